@@ -1,4 +1,4 @@
-# The one way in: `make help` lists what there is.
+# The one way in; `make help` lists what there is.
 #
 #   STOCK=stock|trixie|sid|1.28.3         which nginx (stock: the installed one)
 #   NGINX_SOURCE_DIR=… NGINX_BUILD_DIR=…  a configured tree instead
@@ -8,34 +8,66 @@ STOCK ?= stock
 STOCKS := stock trixie sid 1.28.3
 export STOCK
 
+MAKEFLAGS += --no-print-directory
+
 .PHONY: all
-all: ## the release module (the default)
-	@scripts/setup build
+all: setup-build ## the release module (the default)
 	@scripts/nginx-tree
 	@scripts/build-module
 
+# One apt call for all of a target's needs, before anything is built.
+.PHONY: setup-build setup-demo setup-test
+setup-build setup-demo setup-test:
+	@scripts/setup $(@:setup-%=%)
+
+.PHONY: demo
+demo: setup-demo all ## the module at work; KEEP=1 leaves nginx up
+	@scripts/demo
+
 .PHONY: test
-test: ## unit tests and t/ on one nginx; T=t/foo.t runs that file only
-	@scripts/setup test
-	@scripts/nginx-tree
-	@scripts/build-module
+test: setup-test all ## unit tests and t/ on one nginx; T=t/foo.t: that file only
 	@$(if $(T),,scripts/unittest)
 	@scripts/run-tests $(T)
 
 .PHONY: test-all
-test-all: ## the tests on every nginx: stock, trixie, sid and 1.28.3
-	@set -e; for stock in $(STOCKS); do $(MAKE) --no-print-directory test STOCK=$$stock; done
+test-all: ## the tests on stock, trixie, sid and 1.28.3
+	@set -e; for stock in $(STOCKS); do $(MAKE) test STOCK=$$stock; done
 
 .PHONY: unittest
-unittest: ## the Rust unit tests
-	@scripts/setup build
+unittest: setup-build ## the Rust unit tests
 	@scripts/nginx-tree
 	@scripts/unittest
 
+.PHONY: test-configure
+test-configure: setup-build ## nginx's own ./configure, --add-module and --add-dynamic-module
+	@STOCK=1.28.3 scripts/nginx-tree
+	@scripts/test-configure
+
+.PHONY: check
+check: setup-build ## format and lints
+	@scripts/nginx-tree
+	@scripts/check
+
+.PHONY: check-setup
+check-setup: setup-build ## what is said when something is missing
+	@scripts/check-setup
+
+.PHONY: deny
+deny: setup-build ## licences, sources and advisories of the crates we use
+	@scripts/deny
+
+.PHONY: trace
+trace: setup-test ## the road of a request under gdb
+	@scripts/trace
+
+.PHONY: install
+install: ## the module into its nginx's modules folder (MODULES_DIR, DESTDIR)
+	@scripts/install-module
+
 .PHONY: clean
-clean: ## forget everything that was built or fetched
+clean: ## forget all that was built or fetched
 	rm -rf build
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
