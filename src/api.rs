@@ -1,0 +1,143 @@
+//! What Lua can call: C functions that the Lua half (`lua/`) calls through LuaJIT's FFI.
+//!
+//! They keep lua-nginx-module's names and signatures where it has the function, so that code which
+//! declares them itself links too. They return codes and texts; none raises a Lua error.
+
+pub mod balancer;
+pub mod config;
+pub mod ctx;
+pub mod exit;
+pub mod log;
+pub mod time;
+pub mod var;
+
+use core::ffi::{c_char, c_int, c_void, CStr};
+
+use crate::nginx::request::Request;
+
+/// A Lua module that is part of the binary.
+pub struct Module {
+    /// The name for `require`.
+    pub name: &'static str,
+    /// Its text.
+    pub source: &'static str,
+}
+
+impl Module {
+    /// The name in tracebacks.
+    pub fn chunk_name(&self) -> String {
+        format!("={}", self.name)
+    }
+}
+
+macro_rules! modules {
+    ($($name:literal: $path:literal),+ $(,)?) => {
+        &[$(Module { name: $name, source: include_str!(concat!("../lua/", $path)) }),+]
+    };
+}
+
+/// All Lua modules, for `package.preload`.
+pub const MODULES: &[Module] = modules![
+    "ngx": "ngx.lua",
+    "ngx.balancer": "ngx/balancer.lua",
+    "resty.core": "resty/core.lua",
+    "resty.core.base": "resty/core/base.lua",
+    "resty.core.ctx": "resty/core/ctx.lua",
+    "resty.core.exit": "resty/core/exit.lua",
+    "resty.core.globals": "resty/core/globals.lua",
+    "resty.core.log": "resty/core/log.lua",
+    "resty.core.phase": "resty/core/phase.lua",
+    "resty.core.time": "resty/core/time.lua",
+    "resty.core.var": "resty/core/var.lua",
+];
+
+/// The module that fills the global `ngx`.
+pub const BOOTSTRAP: &str = "ngx";
+
+/// An address in [`EXPORTS`].
+#[repr(transparent)]
+pub struct Export(#[allow(dead_code)] *const c_void);
+
+// SAFETY: the addresses are never read by this program, only kept by its linker.
+unsafe impl Sync for Export {}
+
+macro_rules! exports {
+    ($($function:path),+ $(,)?) => {
+        [$(Export($function as *const c_void)),+]
+    };
+}
+
+/// Every function that only Lua names: without a reference the linker drops it.
+#[used]
+pub static EXPORTS: [Export; 14] = exports![
+    balancer::ngx_http_lua_ffi_balancer_set_current_peer,
+    config::ngx_http_lua_ffi_debug,
+    config::ngx_http_lua_ffi_nginx_version,
+    config::ngx_http_lua_ffi_prefix,
+    ctx::ngx_http_lua_ffi_get_ctx_ref,
+    ctx::ngx_http_lua_ffi_set_ctx_ref,
+    exit::ngx_http_lua_ffi_exit,
+    log::ngx_http_lua_ffi_log,
+    log::ngx_http_lua_ffi_log_level,
+    time::ngx_http_lua_ffi_now,
+    time::ngx_http_lua_ffi_time,
+    time::ngx_http_lua_ffi_update_time,
+    var::ngx_http_lua_ffi_var_get,
+    var::ngx_http_lua_ffi_var_set,
+];
+
+/// Success, for Lua.
+pub const OK: c_int = 0;
+/// Failure with a text, for Lua.
+pub const ERROR: c_int = -1;
+/// Nothing there, for Lua.
+pub const DECLINED: c_int = -5;
+
+/// Tells Lua why a call failed: in `*err`, as a string literal.
+///
+/// # Safety
+/// `err` is null or may be written to.
+pub(crate) unsafe fn fail(err: *mut *mut c_char, text: &'static CStr) -> c_int {
+    if !err.is_null() {
+        // SAFETY: the caller's promise. Lua only reads what it points to.
+        unsafe { *err = text.as_ptr().cast_mut() };
+    }
+    ERROR
+}
+
+/// Tells Lua why a call failed: copied to a buffer of `*len` bytes, whose used length it becomes.
+///
+/// # Safety
+/// `buf` holds `*len` bytes.
+pub(crate) unsafe fn fail_in(buf: *mut u8, len: *mut usize, text: &str) -> c_int {
+    if !buf.is_null() && !len.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let used = text.len().min(*len);
+            core::ptr::copy_nonoverlapping(text.as_ptr(), buf, used);
+            *len = used;
+        }
+    }
+    ERROR
+}
+
+/// The bytes that Lua passes.
+///
+/// # Safety
+/// `data` is null or valid for `len` bytes during the call.
+pub(crate) unsafe fn bytes<'a>(data: *const u8, len: usize) -> &'a [u8] {
+    if data.is_null() {
+        return &[];
+    }
+    // SAFETY: the caller's promise.
+    unsafe { core::slice::from_raw_parts(data, len) }
+}
+
+/// The request that Lua passes.
+///
+/// # Safety
+/// `r` is null or a live request.
+pub(crate) unsafe fn request(r: *mut ngx::ffi::ngx_http_request_t) -> Option<Request> {
+    // SAFETY: the caller's promise.
+    unsafe { Request::from_ptr(r) }
+}

@@ -1,0 +1,154 @@
+//! The balancer of one `upstream{}` block: how it gets between nginx and the block's own method.
+
+pub mod addresses;
+pub mod ctx;
+pub mod peer;
+#[cfg(ngx_feature = "http_ssl")]
+pub mod session;
+pub mod tries;
+
+use core::cell::{Cell, OnceCell};
+use core::ffi::c_int;
+
+use ngx::ffi::{
+    ngx_conf_t, ngx_http_request_t, ngx_http_upstream_init_peer_pt, ngx_http_upstream_init_pt,
+    ngx_http_upstream_srv_conf_t, ngx_int_t,
+};
+
+use self::peer::PeerData;
+use crate::conf::{MainConf, SrvConf};
+use crate::guard::guard;
+use crate::log::debug;
+use crate::lua::chunk::{Chunk, Loaded};
+use crate::lua::vm::Vm;
+use crate::nginx::conf::Conf;
+use crate::nginx::peer::Hooks;
+use crate::nginx::request::Request;
+use crate::nginx::upstream::{UpstreamConf, ERROR, OK};
+
+/// What a `balancer_by_lua_*` directive makes of its block.
+pub struct Balancer {
+    /// The configuration of `http{}`.
+    pub main: &'static MainConf,
+    /// The code.
+    pub chunk: Chunk,
+    loaded: OnceCell<Loaded>,
+    /// Whether Lua alone knows the peers: the block has no server but placeholders.
+    pub placeholder_only: Cell<bool>,
+    original_init_upstream: Cell<ngx_http_upstream_init_pt>,
+    original_init_peer: Cell<ngx_http_upstream_init_peer_pt>,
+}
+
+impl Balancer {
+    /// The balancer of a block, with its chunk compiled.
+    pub fn new(main: &'static MainConf, chunk: Chunk, loaded: Loaded) -> Self {
+        Balancer {
+            main,
+            chunk,
+            loaded: OnceCell::from(loaded),
+            placeholder_only: Cell::new(false),
+            original_init_upstream: Cell::new(None),
+            original_init_peer: Cell::new(None),
+        }
+    }
+
+    /// Where the compiled chunk is; `None` when each request compiles its own.
+    #[inline]
+    fn loaded(&self) -> Option<(&'static Vm, c_int)> {
+        if !self.main.code_cache() {
+            return None;
+        }
+        Some((self.main.vm()?, self.loaded.get()?.reference()))
+    }
+
+    /// Makes the balancer the one of its block. nginx calls us back when all is read.
+    pub fn install(&self, us: UpstreamConf) {
+        let before = us.replace_init_upstream(Some(ngx_http_lua_balancer_init_upstream));
+        self.original_init_upstream.set(before);
+    }
+
+    fn init_upstream(&self, cf: Conf, us: UpstreamConf) -> ngx_int_t {
+        self.placeholder_only.set(us.retire_placeholders());
+        let rc = us.init_upstream(cf, self.original_init_upstream.get());
+        if rc != OK {
+            return rc;
+        }
+        self.wrap(us);
+        OK
+    }
+
+    /// Puts our `init_peer` before the block's. The directives of other methods that come later
+    /// replace `init_upstream`; then this happens only when the whole configuration is read.
+    pub fn wrap(&self, us: UpstreamConf) {
+        if self.original_init_peer.get().is_none() {
+            let before = us.replace_init_peer(Some(ngx_http_lua_balancer_init_peer));
+            self.original_init_peer.set(before);
+        }
+    }
+
+    fn init_peer(&'static self, request: Request, us: UpstreamConf) -> ngx_int_t {
+        if let Some(log) = request.log() {
+            debug!(log, "lua balancer: init peer");
+        }
+        let rc = us.init_peer(request, self.original_init_peer.get());
+        if rc != OK {
+            return rc;
+        }
+
+        let (Some(pool), Some(upstream)) = (request.pool(), request.upstream()) else {
+            return ERROR;
+        };
+        let (Some(mut memory), Some(pc)) = (pool.alloc::<PeerData>(), upstream.peer()) else {
+            return ERROR;
+        };
+        // SAFETY: fresh memory, which nobody else knows yet. Nothing in it needs to be dropped.
+        let data = unsafe { memory.as_mut() }.write(PeerData::new(request, self, Hooks::of(pc)));
+        PeerData::hooks(data.into()).install(pc);
+        OK
+    }
+}
+
+/// Prepares an `upstream{}` block (`ngx_http_upstream_init_pt`).
+///
+/// # Safety
+/// nginx calls it while it prepares the configuration.
+#[no_mangle]
+pub unsafe extern "C" fn ngx_http_lua_balancer_init_upstream(
+    cf: *mut ngx_conf_t,
+    us: *mut ngx_http_upstream_srv_conf_t,
+) -> ngx_int_t {
+    guard(ERROR, || {
+        // SAFETY: the caller's promise.
+        let (Some(cf), Some(us)) = (unsafe { (Conf::from_ptr(cf), UpstreamConf::from_ptr(us)) })
+        else {
+            return ERROR;
+        };
+        match SrvConf::of(us).and_then(SrvConf::balancer) {
+            Some(balancer) => balancer.init_upstream(cf, us),
+            None => ERROR,
+        }
+    })
+}
+
+/// Starts the balancing of a request (`ngx_http_upstream_init_peer_pt`).
+///
+/// # Safety
+/// nginx calls it with a live request and its block.
+#[no_mangle]
+pub unsafe extern "C" fn ngx_http_lua_balancer_init_peer(
+    r: *mut ngx_http_request_t,
+    us: *mut ngx_http_upstream_srv_conf_t,
+) -> ngx_int_t {
+    guard(ERROR, || {
+        // SAFETY: the caller's promise.
+        let (Some(request), Some(us)) =
+            (unsafe { (Request::from_ptr(r), UpstreamConf::from_ptr(us)) })
+        else {
+            return ERROR;
+        };
+        match SrvConf::of(us).and_then(SrvConf::balancer) {
+            Some(balancer) => balancer.init_peer(request, us),
+            None => ERROR,
+        }
+    })
+}

@@ -1,0 +1,226 @@
+//! The module's configuration: of `http{}` and of each `upstream{}`.
+//!
+//! nginx makes a [`SrvConf`] for `http{}`, for each `upstream{}` and for each `server{}`; only
+//! that of an `upstream{}` ever holds a balancer.
+
+pub mod block;
+pub mod directive;
+pub mod lex;
+
+use core::cell::{Cell, OnceCell, RefCell};
+use core::ffi::{c_char, c_void};
+use core::ptr;
+
+use ngx::ffi::{ngx_conf_t, ngx_int_t, ngx_process, NGX_PROCESS_SIGNALLER};
+use ngx::http::{HttpModuleMainConf, HttpModuleServerConf};
+
+use crate::balancer::addresses::Addresses;
+use crate::balancer::Balancer;
+use crate::guard::{guard, log_panics};
+use crate::lua::call;
+use crate::lua::chunk::{Chunk, LoadError, Loaded};
+use crate::lua::current::Current;
+use crate::lua::vm::{self, Vm};
+use crate::nginx::addr::Parsed;
+use crate::nginx::conf::{Conf, NGX_CONF_ERROR, NGX_CONF_OK};
+use crate::nginx::log::{Log, NGX_LOG_EMERG, NGX_LOG_ERR};
+use crate::nginx::request::Request;
+use crate::nginx::upstream::{self, UpstreamConf, ERROR, OK};
+use crate::phase::Phase;
+use crate::Module;
+
+/// The configuration of `http{}`, and what belongs to one cycle: its VM.
+#[derive(Default)]
+pub struct MainConf {
+    vm: vm::Lazy,
+    /// `lua_package_path`, `lua_package_cpath`.
+    paths: vm::Paths,
+    /// `lua_code_cache`.
+    code_cache: Cell<Option<bool>>,
+    /// `init_by_lua_*`.
+    init: OnceCell<(Chunk, Loaded)>,
+    /// `init_worker_by_lua_*`.
+    init_worker: OnceCell<(Chunk, Loaded)>,
+    /// Addresses that Lua has named in this process.
+    pub addresses: RefCell<Addresses<Parsed>>,
+}
+
+impl MainConf {
+    /// The configuration of the `http{}` that is being read.
+    pub fn of(cf: Conf) -> Option<&'static Self> {
+        // SAFETY: nginx passes a live cf.
+        Module::main_conf(unsafe { &*cf.as_ptr() })
+    }
+
+    /// The configuration that a request is served under.
+    pub fn of_request(request: Request) -> Option<&'static Self> {
+        // SAFETY: the request is live.
+        Module::main_conf(unsafe { &*request.as_ptr() })
+    }
+
+    /// The VM; `None` when the configuration has no Lua.
+    #[inline]
+    pub fn vm(&self) -> Option<&Vm> {
+        self.vm.get()
+    }
+
+    /// Whether chunks are compiled once and the VM is kept.
+    #[inline]
+    pub fn code_cache(&self) -> bool {
+        self.code_cache.get() != Some(false)
+    }
+
+    /// Compiles a chunk in the cycle's VM.
+    fn load(&self, chunk: &Chunk) -> Result<Loaded, LoadError> {
+        let vm = self.vm.get_or_new().map_err(|message| LoadError { message, line: None })?;
+        chunk.load(vm)
+    }
+
+    /// A VM in which init_by_lua has run, for one request.
+    pub fn new_vm(&self) -> Result<Vm, String> {
+        let vm = Vm::new()?;
+        vm.set_paths(&self.paths)?;
+        if let Some((chunk, _)) = self.init.get() {
+            let loaded = chunk.load(&vm).map_err(|e| e.message)?;
+            run_init(&vm, &loaded, None)?;
+        }
+        Ok(vm)
+    }
+
+    /// Runs init_by_lua: the configuration has been read.
+    fn init(&self, log: Option<Log>) -> Result<(), String> {
+        let Some(vm) = self.vm() else { return Ok(()) };
+        vm.set_paths(&self.paths)?;
+
+        // SAFETY: nginx sets it before it reads the configuration.
+        let signaller = unsafe { ngx_process } as u32 == NGX_PROCESS_SIGNALLER;
+        // `nginx -s reload` reads the configuration too, only to find the pid.
+        if let (false, Some((_, loaded))) = (signaller, self.init.get()) {
+            run_init(vm, loaded, log)?;
+        }
+        vm.guard_globals()
+    }
+
+    /// Runs init_worker_by_lua. Its failure is logged, and the worker serves.
+    pub fn init_worker(&self) {
+        let (Some(vm), Some((_, loaded))) = (self.vm(), self.init_worker.get()) else { return };
+        let current = Current { phase: Phase::InitWorker, ..Current::NONE };
+        let _ = call::run(vm, loaded.reference(), current, |message| {
+            if let Some(log) = Log::cycle() {
+                log.write(NGX_LOG_ERR, &[b"init_worker_by_lua error: ", message].concat());
+            }
+        });
+    }
+}
+
+fn run_init(vm: &Vm, loaded: &Loaded, log: Option<Log>) -> Result<(), String> {
+    let current = Current { phase: Phase::Init, log, ..Current::NONE };
+    let mut text = String::new();
+    call::run(vm, loaded.reference(), current, |message| {
+        text = format!("init_by_lua error: {}", String::from_utf8_lossy(message));
+    })
+    .map_err(|()| text)
+}
+
+/// The configuration of an `upstream{}`.
+#[derive(Default)]
+pub struct SrvConf {
+    balancer: OnceCell<Balancer>,
+}
+
+impl SrvConf {
+    /// The configuration of a block; `None` for an upstream that nginx made up.
+    #[inline]
+    pub fn of(us: UpstreamConf) -> Option<&'static Self> {
+        // SAFETY: the block is live.
+        Module::server_conf(unsafe { &*us.as_ptr() })
+    }
+
+    /// The block's balancer.
+    #[inline]
+    pub fn balancer(&self) -> Option<&Balancer> {
+        self.balancer.get()
+    }
+}
+
+/// Comes before the first directive.
+///
+/// # Safety
+/// nginx calls it with its cf.
+#[no_mangle]
+pub unsafe extern "C" fn ngx_http_lua_balancer_preconfiguration(_cf: *mut ngx_conf_t) -> ngx_int_t {
+    log_panics();
+    OK
+}
+
+/// Makes the configuration of `http{}`.
+///
+/// # Safety
+/// nginx calls it with its cf.
+#[no_mangle]
+pub unsafe extern "C" fn ngx_http_lua_balancer_create_main_conf(cf: *mut ngx_conf_t) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    create::<MainConf>(unsafe { Conf::from_ptr(cf) })
+}
+
+/// Makes the configuration of `http{}`, an `upstream{}` or a `server{}`.
+///
+/// # Safety
+/// nginx calls it with its cf.
+#[no_mangle]
+pub unsafe extern "C" fn ngx_http_lua_balancer_create_srv_conf(cf: *mut ngx_conf_t) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    create::<SrvConf>(unsafe { Conf::from_ptr(cf) })
+}
+
+fn create<T: Default>(cf: Option<Conf>) -> *mut c_void {
+    guard(ptr::null_mut(), || {
+        cf.and_then(Conf::pool)
+            .and_then(|pool| pool.own(T::default()))
+            .map_or(ptr::null_mut(), |conf| conf.as_ptr().cast())
+    })
+}
+
+/// Comes when all upstreams are prepared: catches the blocks whose balancer a later directive has
+/// replaced.
+///
+/// # Safety
+/// nginx calls it with its cf.
+#[no_mangle]
+pub unsafe extern "C" fn ngx_http_lua_balancer_init_main_conf(
+    cf: *mut ngx_conf_t,
+    _conf: *mut c_void,
+) -> *mut c_char {
+    guard(NGX_CONF_ERROR, || {
+        // SAFETY: the caller's promise.
+        let Some(cf) = (unsafe { Conf::from_ptr(cf) }) else { return NGX_CONF_ERROR };
+        for us in upstream::all(cf) {
+            if let Some(balancer) = SrvConf::of(us).and_then(SrvConf::balancer) {
+                balancer.wrap(us);
+            }
+        }
+        NGX_CONF_OK
+    })
+}
+
+/// Comes when the configuration is read.
+///
+/// # Safety
+/// nginx calls it with its cf.
+#[no_mangle]
+pub unsafe extern "C" fn ngx_http_lua_balancer_postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
+    guard(ERROR, || {
+        // SAFETY: the caller's promise.
+        let Some(cf) = (unsafe { Conf::from_ptr(cf) }) else { return ERROR };
+        let Some(main) = MainConf::of(cf) else { return ERROR };
+        match main.init(cf.log()) {
+            Ok(()) => OK,
+            Err(message) => {
+                if let Some(log) = cf.log() {
+                    log.write(NGX_LOG_EMERG, message.as_bytes());
+                }
+                ERROR
+            }
+        }
+    })
+}

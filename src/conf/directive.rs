@@ -1,0 +1,238 @@
+//! The directives. Each says why it refuses, and nginx adds the file and the line.
+
+use core::ffi::{c_char, c_void};
+use core::ptr;
+
+use ngx::ffi::{
+    ngx_command_t, ngx_conf_t, ngx_str_t, NGX_CONF_BLOCK, NGX_CONF_FLAG, NGX_CONF_NOARGS,
+    NGX_CONF_TAKE1, NGX_HTTP_MAIN_CONF, NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_SRV_CONF_OFFSET,
+    NGX_HTTP_UPS_CONF,
+};
+
+use super::{block, MainConf, SrvConf};
+use crate::balancer::Balancer;
+use crate::guard::guard;
+use crate::lua::chunk::{Chunk, Loaded};
+use crate::nginx::conf::{Conf, Handler, NGX_CONF_ERROR, NGX_CONF_OK};
+use crate::nginx::upstream;
+
+/// A directive's result; the error is a message for the user.
+type Result<T = ()> = core::result::Result<T, String>;
+
+const BLOCK: u32 = NGX_CONF_BLOCK | NGX_CONF_NOARGS;
+
+/// The directive table, closed by an empty entry.
+pub static mut COMMANDS: [ngx_command_t; 10] = [
+    http(c"lua_package_path", NGX_CONF_TAKE1, lua_package_path),
+    http(c"lua_package_cpath", NGX_CONF_TAKE1, lua_package_cpath),
+    http(c"lua_code_cache", NGX_CONF_FLAG, lua_code_cache),
+    http(c"init_by_lua_block", BLOCK, init_by_lua_block),
+    http(c"init_by_lua_file", NGX_CONF_TAKE1, init_by_lua_file),
+    http(c"init_worker_by_lua_block", BLOCK, init_worker_by_lua_block),
+    http(c"init_worker_by_lua_file", NGX_CONF_TAKE1, init_worker_by_lua_file),
+    upstream(c"balancer_by_lua_block", BLOCK, balancer_by_lua_block),
+    upstream(c"balancer_by_lua_file", NGX_CONF_TAKE1, balancer_by_lua_file),
+    ngx_command_t::empty(),
+];
+
+const fn http(name: &'static core::ffi::CStr, args: u32, set: Handler) -> ngx_command_t {
+    command(name, NGX_HTTP_MAIN_CONF | args, NGX_HTTP_MAIN_CONF_OFFSET, set)
+}
+
+const fn upstream(name: &'static core::ffi::CStr, args: u32, set: Handler) -> ngx_command_t {
+    command(name, NGX_HTTP_UPS_CONF | args, NGX_HTTP_SRV_CONF_OFFSET, set)
+}
+
+const fn command(
+    name: &'static core::ffi::CStr,
+    kind: u32,
+    conf: usize,
+    set: Handler,
+) -> ngx_command_t {
+    ngx_command_t {
+        name: ngx_str_t {
+            len: name.to_bytes().len(),
+            data: name.as_ptr().cast::<u8>().cast_mut(),
+        },
+        type_: kind as usize,
+        set: Some(set),
+        conf,
+        offset: 0,
+        post: ptr::null_mut(),
+    }
+}
+
+/// Makes nginx's handler of a function over our own types.
+macro_rules! handler {
+    ($(#[$doc:meta])* $name:ident, $conf:ty, $body:expr) => {
+        $(#[$doc])*
+        unsafe extern "C" fn $name(
+            cf: *mut ngx_conf_t,
+            _cmd: *mut ngx_command_t,
+            conf: *mut c_void,
+        ) -> *mut c_char {
+            // SAFETY: nginx passes its cf and the configuration that the directive's offset
+            // names, which lives as long as the cycle.
+            let (cf, conf) = unsafe { (Conf::from_ptr(cf), conf.cast::<$conf>().as_ref()) };
+            let (Some(cf), Some(conf)) = (cf, conf) else { return NGX_CONF_ERROR };
+            let body: fn(Conf, &$conf) -> Result = $body;
+            guard(NGX_CONF_ERROR, || match body(cf, conf) {
+                Ok(()) => NGX_CONF_OK,
+                Err(message) => {
+                    cf.emerg(&message);
+                    NGX_CONF_ERROR
+                }
+            })
+        }
+    };
+}
+
+handler!(lua_package_path, MainConf, |cf, main| set_path(cf, &main.paths.path));
+handler!(lua_package_cpath, MainConf, |cf, main| set_path(cf, &main.paths.cpath));
+handler!(lua_code_cache, MainConf, |cf, main| {
+    if main.code_cache.get().is_some() {
+        return Err(duplicate(cf));
+    }
+    let on = match arg(cf)? {
+        value if value.eq_ignore_ascii_case(b"on") => true,
+        value if value.eq_ignore_ascii_case(b"off") => false,
+        value => {
+            return Err(format!(
+                "invalid value \"{}\" in \"{}\" directive, it must be \"on\" or \"off\"",
+                String::from_utf8_lossy(value),
+                cf.directive()
+            ));
+        }
+    };
+    if !on {
+        cf.alert("lua_code_cache is off; this will hurt performance");
+    }
+    main.code_cache.set(Some(on));
+    Ok(())
+});
+handler!(init_by_lua_block, MainConf, |cf, main| {
+    fill(cf, &main.init, || load(cf, main, inline(cf)?))
+});
+handler!(init_by_lua_file, MainConf, |cf, main| {
+    fill(cf, &main.init, || load(cf, main, file(cf)?))
+});
+handler!(init_worker_by_lua_block, MainConf, |cf, main| {
+    fill(cf, &main.init_worker, || load(cf, main, inline(cf)?))
+});
+handler!(init_worker_by_lua_file, MainConf, |cf, main| {
+    fill(cf, &main.init_worker, || load(cf, main, file(cf)?))
+});
+handler!(balancer_by_lua_block, SrvConf, |cf, srv| balancer(cf, srv, inline));
+handler!(balancer_by_lua_file, SrvConf, |cf, srv| balancer(cf, srv, file));
+
+fn duplicate(cf: Conf) -> String {
+    format!("\"{}\" directive is duplicate", cf.directive())
+}
+
+/// The directive's only argument.
+fn arg(cf: Conf) -> Result<&'static [u8]> {
+    cf.args()
+        .first()
+        .copied()
+        .ok_or_else(|| format!("invalid number of arguments in \"{}\" directive", cf.directive()))
+}
+
+/// Sets what a directive may set only once.
+fn fill<T>(
+    cf: Conf,
+    cell: &core::cell::OnceCell<T>,
+    value: impl FnOnce() -> Result<T>,
+) -> Result {
+    if cell.get().is_some() {
+        return Err(duplicate(cf));
+    }
+    cell.set(value()?).map_err(|_| duplicate(cf))
+}
+
+/// A Lua search path, with nginx's prefix for `$prefix` and `${prefix}`.
+fn set_path(cf: Conf, cell: &core::cell::OnceCell<Vec<u8>>) -> Result {
+    fill(cf, cell, || Ok(with_prefix(arg(cf)?, cf.prefix())))
+}
+
+fn with_prefix(path: &[u8], prefix: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((first, tail)) = rest.split_first() {
+        let name = [&b"$prefix"[..], b"${prefix}"].into_iter().find(|n| rest.starts_with(n));
+        match name {
+            Some(name) => {
+                out.extend_from_slice(prefix);
+                rest = &rest[name.len()..];
+            }
+            None => {
+                out.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+/// The phase's name in chunk names: the directive without `_block` or `_file`.
+fn phase_name(cf: Conf) -> String {
+    let directive = cf.directive();
+    directive.trim_end_matches("_block").trim_end_matches("_file").to_string()
+}
+
+/// The code of a `…_by_lua_block { … }`.
+fn inline(cf: Conf) -> Result<Chunk> {
+    let block = block::read(cf)?;
+    Ok(Chunk::inline(&phase_name(cf), &cf.file_name(), block.line, block.source))
+}
+
+/// The code of a `…_by_lua_file path`.
+fn file(cf: Conf) -> Result<Chunk> {
+    cf.full_name(arg(cf)?).map(Chunk::file).ok_or_else(|| "no memory".into())
+}
+
+/// Compiles a chunk, so that `nginx -t` tells a syntax error with its line.
+fn load(cf: Conf, main: &MainConf, chunk: Chunk) -> Result<(Chunk, Loaded)> {
+    match main.load(&chunk) {
+        Ok(loaded) => Ok((chunk, loaded)),
+        Err(error) => {
+            if let Some(line) = error.line {
+                cf.set_line(line);
+            }
+            Err(format!("failed to load \"{}\": {}", cf.directive(), error.message))
+        }
+    }
+}
+
+fn balancer(cf: Conf, srv: &SrvConf, read: fn(Conf) -> Result<Chunk>) -> Result {
+    let none = || format!("\"{}\" directive is not in an upstream block", cf.directive());
+    let us = upstream::current(cf).ok_or_else(none)?;
+    let main = MainConf::of(cf).ok_or_else(none)?;
+
+    fill(cf, &srv.balancer, || {
+        let (chunk, loaded) = load(cf, main, read(cf)?)?;
+        if us.server_count() == 0 {
+            us.add_placeholder(cf).ok_or("no memory")?;
+        }
+        Ok(Balancer::new(main, chunk, loaded))
+    })?;
+    if let Some(balancer) = srv.balancer() {
+        balancer.install(us);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_prefix;
+
+    #[test]
+    fn the_prefix_is_put_in() {
+        for (path, expected) in [
+            ("$prefix/lua/?.lua;;", "/p/lua/?.lua;;"),
+            ("${prefix}/?.lua", "/p/?.lua"),
+            ("/a;$prefix;$prefi", "/a;/p;$prefi"),
+        ] {
+            assert_eq!(with_prefix(path.as_bytes(), b"/p"), expected.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Where a block of Lua ends in an nginx configuration file.
+//!
+//! Follows Lua 5.1's lexical rules (reference manual, section 2.1) only as far as they hide a
+//! brace: strings, long brackets and comments. Everything else is for the Lua compiler to judge.
+
+#![forbid(unsafe_code)]
+
+/// A scanner that is fed the block byte by byte, so that it does not matter where the reader's
+/// buffer ends.
+pub struct Lexer {
+    depth: usize,
+    state: State,
+}
+
+#[derive(Clone, Copy)]
+enum State {
+    Code,
+    /// One `-` seen.
+    Dash,
+    /// `--` seen: a line comment, unless a long bracket opens at once.
+    Comment,
+    /// `[` and this many `=` seen; `comment` tells whether `--` stood before.
+    Opening {
+        level: usize,
+        comment: bool,
+    },
+    LineComment,
+    /// Inside `[[…]]`, `[=[…]=]`.
+    Long {
+        level: usize,
+    },
+    /// Inside a long bracket, `]` and this many `=` seen.
+    Closing {
+        level: usize,
+        seen: usize,
+    },
+    Quoted {
+        quote: u8,
+    },
+    Escaped {
+        quote: u8,
+    },
+}
+
+impl Default for Lexer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Lexer {
+    /// Starts behind the block's opening brace.
+    pub fn new() -> Self {
+        Lexer { depth: 1, state: State::Code }
+    }
+
+    /// Takes the next byte; true when it is the brace that closes the block.
+    pub fn push(&mut self, byte: u8) -> bool {
+        use State::*;
+
+        self.state = match (self.state, byte) {
+            (Dash, b'-') => Comment,
+            (Comment, b'[') => Opening { level: 0, comment: true },
+            (Comment | LineComment, b'\n') => Code,
+            (Comment | LineComment, _) => LineComment,
+
+            (Opening { level, comment }, b'=') => Opening { level: level + 1, comment },
+            (Opening { level, .. }, b'[') => Long { level },
+            (Opening { comment: true, .. }, b'\n') => Code,
+            (Opening { comment: true, .. }, _) => LineComment,
+
+            (Long { level }, b']') => Closing { level, seen: 0 },
+            (Long { level }, _) => Long { level },
+            (Closing { level, seen }, b']') if seen == level => Code,
+            (Closing { level, .. }, b']') => Closing { level, seen: 0 },
+            (Closing { level, seen }, b'=') => Closing { level, seen: seen + 1 },
+            (Closing { level, .. }, _) => Long { level },
+
+            (Quoted { quote }, b'\\') => Escaped { quote },
+            (Quoted { quote }, b) if b == quote => Code,
+            // Lua ends an unfinished string here too: its compiler then names the line.
+            (Quoted { .. }, b'\n') => Code,
+            (Quoted { quote } | Escaped { quote }, _) => Quoted { quote },
+
+            (Code | Dash | Opening { comment: false, .. }, b) => match b {
+                b'-' => Dash,
+                b'[' => Opening { level: 0, comment: false },
+                b'"' | b'\'' => Quoted { quote: b },
+                b'{' => {
+                    self.depth += 1;
+                    Code
+                }
+                b'}' => {
+                    self.depth -= 1;
+                    Code
+                }
+                _ => Code,
+            },
+        };
+
+        self.depth == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Lexer;
+
+    /// The block in `text`, without its closing brace.
+    fn block(text: &str) -> Option<&str> {
+        let mut lexer = Lexer::new();
+        let end = text.bytes().position(|b| lexer.push(b))?;
+        Some(&text[..end])
+    }
+
+    #[test]
+    fn ends_at_the_matching_brace() {
+        assert_eq!(block(" a } b }"), Some(" a "));
+        assert_eq!(block(" t = { { 1 } } } }"), Some(" t = { { 1 } } "));
+        assert_eq!(block(""), None);
+        assert_eq!(block("{"), None);
+    }
+
+    #[test]
+    fn braces_in_strings_do_not_count() {
+        for inside in [
+            r#"a = "}""#,
+            r#"a = '}'"#,
+            r#"a = "\"}""#,
+            r#"a = "\\" b = '}'"#,
+            "a = [[}]]",
+            "a = [==[}]]}]=]}]==]",
+            "a = [=[]]=]=}]=]",
+            "a = '\\\n}'",
+        ] {
+            assert_eq!(block(&format!("{inside} }}")), Some(format!("{inside} ").as_str()));
+        }
+    }
+
+    #[test]
+    fn braces_in_comments_do_not_count() {
+        for inside in
+            ["-- }\n", "--[[ }\n} ]]", "--[==[ }]] ]==]", "--[=}\n", "--[\n", "a --\n", "---[[ }\n"]
+        {
+            assert_eq!(block(&format!("{inside} }}")), Some(format!("{inside} ").as_str()));
+        }
+    }
+
+    #[test]
+    fn indexing_is_not_a_long_bracket() {
+        assert_eq!(block("a[b[1]] = {}}"), Some("a[b[1]] = {}"));
+        assert_eq!(block("a['}'] = 1 }"), Some("a['}'] = 1 "));
+        assert_eq!(block("a = b - { } }"), Some("a = b - { } "));
+    }
+
+    #[test]
+    fn an_unfinished_string_ends_with_its_line() {
+        assert_eq!(block("a = \"}\n }"), Some("a = \"}\n "));
+    }
+}

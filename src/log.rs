@@ -1,0 +1,23 @@
+//! Log macros over [`crate::nginx::log::Log`]: nothing is formatted unless the level is on.
+
+/// Writes a message at a level: `log!(log, NGX_LOG_ERR, "…", args)`.
+macro_rules! log {
+    ($log:expr, $level:ident, $($arg:tt)+) => {{
+        let (log, level) = ($log, $crate::nginx::log::$level);
+        if level <= log.level() {
+            log.write(level, ::std::format!($($arg)+).as_bytes());
+        }
+    }};
+}
+
+/// Writes a debug line of the http modules: `debug!(log, "…", args)`.
+macro_rules! debug {
+    ($log:expr, $($arg:tt)+) => {{
+        let log = $log;
+        if log.debugs_http() {
+            log.write($crate::nginx::log::NGX_LOG_DEBUG, ::std::format!($($arg)+).as_bytes());
+        }
+    }};
+}
+
+pub(crate) use {debug, log};

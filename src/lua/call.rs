@@ -1,0 +1,99 @@
+//! Running a chunk: protected, with a traceback when it fails.
+
+use core::ffi::{c_char, c_int, CStr};
+use core::slice;
+
+use mlua::ffi;
+
+use super::current::{Current, Scope};
+use super::vm::{State, Vm};
+
+/// Runs the function that `reference` names in the registry, without arguments and results. On
+/// failure `on_error` gets the message with its traceback.
+#[inline]
+pub fn run(
+    vm: &Vm,
+    reference: c_int,
+    current: Current,
+    on_error: impl FnOnce(&[u8]),
+) -> Result<(), ()> {
+    let state = vm.state().as_ptr();
+    let scope = Scope::enter(current);
+    // SAFETY: the state is live; the registry holds a function under `reference`, and pcall
+    // catches whatever it raises.
+    let status = unsafe {
+        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, reference.into());
+        ffi::lua_pcall(state, 0, 0, vm.handler)
+    };
+    drop(scope);
+    if status == ffi::LUA_OK {
+        return Ok(());
+    }
+
+    // SAFETY: a failed pcall leaves one value on the stack: the message.
+    unsafe {
+        on_error(message(vm.state()));
+        ffi::lua_settop(state, -2);
+    }
+    Err(())
+}
+
+/// The message on top of the stack.
+///
+/// # Safety
+/// The state is live, and the result is used before the value is popped.
+#[cold]
+unsafe fn message<'a>(state: State) -> &'a [u8] {
+    let state = state.as_ptr();
+    // SAFETY: a string on the stack is valid until it is popped. Only a string is asked for its
+    // text: converting a number could raise an error for want of memory.
+    unsafe {
+        if ffi::lua_type(state, -1) != ffi::LUA_TSTRING {
+            return b"unknown reason";
+        }
+        let mut len = 0;
+        let text = ffi::lua_tolstring(state, -1, &mut len);
+        slice::from_raw_parts(text.cast(), len)
+    }
+}
+
+/// Leaves the message handler on the stack and returns its place.
+///
+/// # Safety
+/// The state is live, and nothing runs in it.
+pub(super) unsafe fn push_handler(state: State) -> c_int {
+    // SAFETY: a fresh state has room for one value, and memory for one closure.
+    unsafe {
+        ffi::lua_pushcfunction(state.as_ptr(), traceback);
+        ffi::lua_gettop(state.as_ptr())
+    }
+}
+
+/// The message handler of `lua_pcall`: makes a text of whatever was raised, and adds where.
+///
+/// Uses 3 stack slots; luaL_traceback checks for its own.
+unsafe extern "C-unwind" fn traceback(state: *mut ffi::lua_State) -> c_int {
+    // No value here has a destructor: a Lua error may unwind through this frame.
+    // SAFETY: LuaJIT calls the handler with the raised value as its only argument and at least
+    // LUA_MINSTACK free slots.
+    unsafe {
+        match ffi::lua_type(state, 1) {
+            ffi::LUA_TSTRING | ffi::LUA_TNUMBER => (),
+            kind => {
+                let told = ffi::luaL_callmeta(state, 1, c"__tostring".as_ptr()) != 0
+                    && ffi::lua_type(state, -1) == ffi::LUA_TSTRING;
+                if !told {
+                    let kind: *const c_char = ffi::lua_typename(state, kind);
+                    ffi::lua_pushfstring(state, ERROR_OBJECT.as_ptr(), kind);
+                }
+                ffi::lua_replace(state, 1);
+            }
+        }
+        let text = ffi::lua_tolstring(state, 1, core::ptr::null_mut());
+        ffi::luaL_traceback(state, state, text, 1);
+    }
+    1
+}
+
+/// lua.c's own words for an error value without a text.
+const ERROR_OBJECT: &CStr = c"(error object is a %s value)";

@@ -1,0 +1,188 @@
+//! A LuaJIT VM: made, given its paths and its API, closed with what owns it.
+
+use core::cell::OnceCell;
+use core::ffi::c_int;
+use core::ptr::NonNull;
+
+use mlua::{ffi, Function, Lua, LuaOptions, RegistryKey, StdLib, Table};
+
+use super::call;
+use crate::api;
+
+/// The lua_State that raw calls work on.
+pub type State = NonNull<ffi::lua_State>;
+
+/// Where a VM looks for modules, with `$prefix` replaced. `;;` stands for the default.
+#[derive(Debug, Default)]
+pub struct Paths {
+    /// `lua_package_path`, the value for `package.path`.
+    pub path: OnceCell<Vec<u8>>,
+    /// `lua_package_cpath`, the value for `package.cpath`.
+    pub cpath: OnceCell<Vec<u8>>,
+}
+
+/// A Lua VM with the API in it.
+pub struct Vm {
+    lua: Lua,
+    state: State,
+    /// Where the traceback handler stands on the stack, for good: pushed for each call it would
+    /// be an allocation.
+    pub(super) handler: c_int,
+    guard_globals: Function,
+    /// The tables of all `ngx.ctx` in use, by their numbers.
+    ctx_tables: RegistryKey,
+}
+
+impl Vm {
+    /// Makes a VM and loads the API into it. The error is a message for the user.
+    pub fn new() -> Result<Self, String> {
+        // SAFETY: the code that the VM runs comes from the configuration, which is trusted as
+        // much as the module itself; C modules and FFI are part of what people use.
+        let lua = unsafe {
+            Lua::unsafe_new_with(StdLib::ALL, LuaOptions::new().catch_rust_panics(false))
+        };
+
+        let mut raw = None;
+        // SAFETY: the closure leaves the stack as it is.
+        unsafe { lua.exec_raw::<()>((), |state| raw = NonNull::new(state)) }
+            .map_err(|e| e.to_string())?;
+        let state = raw.ok_or("no Lua state")?;
+        // SAFETY: the state is live and nothing runs in it.
+        let handler = unsafe { call::push_handler(state) };
+
+        let (guard_globals, ctx_tables) = set_up(&lua).map_err(|e| e.to_string())?;
+        Ok(Vm { state, handler, guard_globals, ctx_tables, lua })
+    }
+
+    /// Sets `package.path` and `package.cpath`.
+    pub fn set_paths(&self, paths: &Paths) -> Result<(), String> {
+        let set = || -> mlua::Result<()> {
+            let package: Table = self.lua.globals().get("package")?;
+            for (name, value) in [("path", paths.path.get()), ("cpath", paths.cpath.get())] {
+                if let Some(value) = value {
+                    let default = package.get::<mlua::LuaString>(name)?;
+                    let value = with_default(value, &default.as_bytes());
+                    package.set(name, self.lua.create_string(value)?)?;
+                }
+            }
+            Ok(())
+        };
+        set().map_err(|e| e.to_string())
+    }
+
+    /// The state for raw calls.
+    #[inline]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The VM for what is not on the path of a request.
+    pub fn lua(&self) -> &Lua {
+        &self.lua
+    }
+
+    /// Warns of global variables that are made from now on.
+    pub fn guard_globals(&self) -> Result<(), String> {
+        self.guard_globals.call::<()>(()).map_err(|e| e.to_string())
+    }
+
+    /// Forgets the `ngx.ctx` of a request that has ended.
+    pub fn release_ctx(&self, number: c_int) {
+        let state = self.state.as_ptr();
+        // SAFETY: the registry holds the tables, and luaL_unref only writes to indices that they
+        // have: it allocates nothing and so raises nothing.
+        unsafe {
+            ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, self.ctx_tables.id().into());
+            ffi::luaL_unref(state, -1, number);
+            ffi::lua_settop(state, -2);
+        }
+    }
+}
+
+/// Puts the API into a fresh VM. Returns its function that guards the globals, and the table of
+/// all `ngx.ctx` in use.
+fn set_up(lua: &Lua) -> mlua::Result<(Function, RegistryKey)> {
+    let package: Table = lua.globals().get("package")?;
+    let preload: Table = package.get("preload")?;
+    for module in api::MODULES {
+        let loader = lua.load(module.source).set_name(module.chunk_name());
+        preload.set(module.name, loader.into_function()?)?;
+    }
+
+    // Index 0 starts luaL_unref's list of free numbers; set here, it is never made later.
+    let tables = lua.create_table()?;
+    tables.raw_set(0, 0)?;
+    lua.set_named_registry_value("ngx_lua_ctx_tables", &tables)?;
+
+    let require: Function = lua.globals().get("require")?;
+    let hooks: Table = require.call(api::BOOTSTRAP)?;
+    let ngx: Table = lua.globals().get("ngx")?;
+    ngx.raw_set("null", mlua::Value::NULL)?;
+
+    Ok((hooks.get("guard_globals")?, lua.create_registry_value(tables)?))
+}
+
+/// A VM that is made at its first use.
+#[derive(Default)]
+pub struct Lazy(OnceCell<Box<Vm>>);
+
+impl Lazy {
+    /// The VM, made now if need be.
+    pub fn get_or_new(&self) -> Result<&Vm, String> {
+        if self.0.get().is_none() {
+            let vm = Vm::new()?;
+            // Nothing can have set it meanwhile: making a VM does not come back here.
+            let _ = self.0.set(Box::new(vm));
+        }
+        self.get().ok_or_else(|| "no Lua VM".into())
+    }
+
+    /// The VM, if it has been made.
+    #[inline]
+    pub fn get(&self) -> Option<&Vm> {
+        self.0.get().map(Box::as_ref)
+    }
+}
+
+/// Puts `default` where `value` has `;;`, as Lua does it with `LUA_PATH`.
+fn with_default(value: &[u8], default: &[u8]) -> Vec<u8> {
+    let mut path = Vec::new();
+    let mut rest = value;
+    while let Some(at) = rest.windows(2).position(|w| w == b";;") {
+        for part in [&rest[..at], default] {
+            if !part.is_empty() {
+                if !path.is_empty() {
+                    path.push(b';');
+                }
+                path.extend_from_slice(part);
+            }
+        }
+        rest = &rest[at + 2..];
+    }
+    if !rest.is_empty() {
+        if !path.is_empty() {
+            path.push(b';');
+        }
+        path.extend_from_slice(rest);
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_default;
+
+    #[test]
+    fn two_semicolons_are_the_default_path() {
+        for (value, path) in [
+            ("/a/?.lua;;", "/a/?.lua;DEF"),
+            (";;/a/?.lua", "DEF;/a/?.lua"),
+            ("/a;;/b", "/a;DEF;/b"),
+            ("/a;/b", "/a;/b"),
+            (";;", "DEF"),
+            ("", ""),
+        ] {
+            assert_eq!(with_default(value.as_bytes(), b"DEF"), path.as_bytes());
+        }
+    }
+}
