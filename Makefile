@@ -9,6 +9,7 @@ STOCKS := stock trixie sid 1.28.3
 export STOCK
 
 MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
 
 .PHONY: all
 all: setup-build ## the release module (the default)

@@ -61,7 +61,8 @@ source_version() {
 
 # private_apt SUITE ARG...: apt-get with lists and cache of its own, so that
 # packages of another Debian release can be fetched without the system's apt
-# ever hearing of that release. Needs no root.
+# ever hearing of that release. Needs no root. A mirror that stands still, such as
+# snapshot.debian.org, is as good: signatures are checked, their age is not.
 private_apt() {
     apt_dir=$BUILD/apt/$1
     mkdir -p "$apt_dir/lists/partial" "$apt_dir/cache/archives/partial"
@@ -78,5 +79,6 @@ private_apt() {
         -o Acquire::Languages=none \
         -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false \
         -o Acquire::Retries=3 \
-        "$@"
+        -o Acquire::Check-Valid-Until=false \
+        "$@" || die "apt-get $* failed for Debian ${apt_dir##*/} (its mirror is $DEBIAN_MIRROR)"
 }
