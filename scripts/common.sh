@@ -12,7 +12,7 @@ DEBIAN_MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 NGINX_SRC_CRATE='=1.28.5'                       # crate nginx-src, carries nginx 1.28.3
 RUST_MIN=88                                     # mlua 0.12 needs Rust 1.88
 
-say() { printf '==> %s\n' "$*" >&2; }
+say() { printf '==> %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
