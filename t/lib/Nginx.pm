@@ -1,0 +1,183 @@
+package Nginx;
+
+# An nginx of the test's own, for what Test::Nginx's blocks cannot say: -t, -T, -g, signals, and
+# several configurations one after the other.
+#
+#   my $nginx = Nginx->new;
+#   $nginx->conf($http);                    # writes conf/nginx.conf
+#   my $run = $nginx->run('-t');            # $run->{code}, $run->{out}: both outputs
+#   $nginx->start;
+#   my $answer = $nginx->get('/t', port(0));    # {status}, {head}, {body}
+#   $nginx->reload;
+#
+# What was started is stopped when the test ends, however it ends.
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use File::Path qw(make_path remove_tree);
+use IO::Socket::INET;
+use POSIX ();
+use Time::HiRes qw(sleep time);
+
+our @EXPORT = qw(port poll slurp);
+
+my @running;
+
+# The n-th of the ports that only this test file has.
+sub port {
+    my ($n) = @_;
+    return $ENV{"TEST_NGINX_P$n"} // die "no port $n: run the tests with make test\n";
+}
+
+# Asks until the answer is true, and returns it; gives up after some seconds with a false one.
+sub poll(&) {
+    my ($condition) = @_;
+    my $until = time + 15;
+    while (time < $until) {
+        my $answer = $condition->();
+        return $answer if $answer;
+        sleep 0.02;
+    }
+    return;
+}
+
+sub slurp {
+    my ($file) = @_;
+    open my $in, '<', $file or return '';
+    local $/;
+    return scalar <$in> // '';
+}
+
+sub new {
+    my ($class, %options) = @_;
+    my $root = ($ENV{TEST_NGINX_SERVROOT} // die "run the tests with make test\n")
+        . ($options{name} ? "-$options{name}" : '');
+    remove_tree($root);
+    make_path(map "$root/$_", qw(conf logs tmp));
+    return bless { root => $root, level => 'notice', workers => 1, %options }, $class;
+}
+
+sub root { $_[0]{root} }
+
+sub write {
+    my ($self, $name, $text) = @_;
+    my $file = "$self->{root}/$name";
+    make_path($file =~ s{/[^/]*$}{}r);
+    open my $out, '>', $file or die "$file: $!";
+    print $out $text;
+    close $out or die "$file: $!";
+    return $file;
+}
+
+# conf/nginx.conf around what stands in http{}; its first line is line 6 of the file.
+sub conf {
+    my ($self, $http, %more) = @_;
+    my $modules = join ' ', map "load_module $_;", split ' ', $ENV{TEST_NGINX_LOAD_MODULES} // '';
+    my $main = $more{main} // '';
+    $self->write('conf/nginx.conf', <<"EOC" . $http . "}\n");
+$modules
+daemon off; worker_processes $self->{workers}; error_log logs/error.log $self->{level}; pid logs/nginx.pid; $main
+events { worker_connections 256; }
+http {
+access_log off; client_body_temp_path tmp; proxy_temp_path tmp; fastcgi_temp_path tmp; uwsgi_temp_path tmp; scgi_temp_path tmp;
+EOC
+    return $self;
+}
+
+# The number of the first line of a file under the root that has the text.
+sub line {
+    my ($self, $text, $name) = @_;
+    my $n = 0;
+    for (split /^/, slurp("$self->{root}/" . ($name // 'conf/nginx.conf'))) {
+        $n++;
+        return $n if index($_, $text) >= 0;
+    }
+    die "no line with $text\n";
+}
+
+sub spawn {
+    my ($self, @args) = @_;
+    my $pid = fork // die "fork: $!";
+    if (!$pid) {
+        open STDIN, '<', '/dev/null';
+        open STDOUT, '>', "$self->{root}/run.out";
+        open STDERR, '>&', \*STDOUT;
+        exec $ENV{TEST_NGINX_BINARY}, '-p', "$self->{root}/", '-c', 'conf/nginx.conf', @args
+            or POSIX::_exit(127);
+    }
+    return $pid;
+}
+
+# Runs the program to its end.
+sub run {
+    my ($self, @args) = @_;
+    waitpid $self->spawn(@args), 0;
+    return { code => $? >> 8, signal => $? & 127, out => slurp("$self->{root}/run.out") };
+}
+
+# A reader of the configuration alone.
+sub test { $_[0]->run('-t') }
+
+sub start {
+    my ($self) = @_;
+    unlink "$self->{root}/logs/nginx.pid";
+    my $pid = $self->spawn;
+    $self->{running} = $pid;
+    push @running, $self;
+    # Listening comes before the pid file.
+    poll { $self->pid == $pid || waitpid($pid, POSIX::WNOHANG) == $pid };
+    $self->pid == $pid or die 'nginx does not start: ', slurp("$self->{root}/run.out"), $self->log;
+    return $self;
+}
+
+sub pid {
+    my ($self) = @_;
+    return slurp("$self->{root}/logs/nginx.pid") =~ /^(\d+)$/m ? $1 : 0;
+}
+
+sub signal {
+    my ($self, $signal) = @_;
+    my $pid = $self->pid or die "nginx does not run\n";
+    kill $signal, $pid or die "kill -$signal $pid: $!";
+}
+
+# Has the configuration read again; the caller polls for what must change.
+sub reload { $_[0]->signal('HUP') }
+
+sub stop {
+    my ($self) = @_;
+    my $pid = delete $self->{running} or return;
+    kill 'TERM', $pid;
+    poll { waitpid $pid, POSIX::WNOHANG } or kill 'KILL', $pid;
+}
+
+sub log { slurp("$_[0]{root}/logs/error.log") }
+
+# How often the error log has the text.
+sub logged {
+    my ($self, $text) = @_;
+    return scalar(() = $self->log =~ /\Q$text\E/g);
+}
+
+# One request over a connection of its own.
+sub get {
+    my ($self, $path, $port, @headers) = @_;
+    my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Timeout => 15)
+        or die "port $port: $!";
+    print $socket join "\r\n", "GET $path HTTP/1.1", 'Host: localhost', 'Connection: close',
+        @headers, '', '';
+    local $/;
+    my ($head, $body) = split /\r\n\r\n/, <$socket> // '', 2;
+    my ($status) = ($head // '') =~ m{^HTTP/1\.1 (\d+)};
+    return { status => $status // 0, head => $head // '', body => $body // '' };
+}
+
+END {
+    my $status = $?;
+    $_->stop for @running;
+    $? = $status;
+}
+
+1;
