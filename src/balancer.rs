@@ -2,6 +2,9 @@
 
 pub mod addresses;
 pub mod ctx;
+pub mod exit;
+pub mod list;
+pub mod outer;
 pub mod peer;
 #[cfg(ngx_feature = "http_ssl")]
 pub mod session;
@@ -9,10 +12,11 @@ pub mod tries;
 
 use core::cell::{Cell, OnceCell};
 use core::ffi::c_int;
+use core::ptr::{self, NonNull};
 
 use ngx::ffi::{
     ngx_conf_t, ngx_http_request_t, ngx_http_upstream_init_peer_pt, ngx_http_upstream_init_pt,
-    ngx_http_upstream_srv_conf_t, ngx_int_t,
+    ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_str_t,
 };
 
 use self::peer::PeerData;
@@ -24,7 +28,8 @@ use crate::lua::vm::Vm;
 use crate::nginx::conf::Conf;
 use crate::nginx::peer::Hooks;
 use crate::nginx::request::Request;
-use crate::nginx::upstream::{UpstreamConf, ERROR, OK};
+use crate::nginx::upstream::{ERROR, OK};
+use crate::nginx::upstream_conf::UpstreamConf;
 
 /// What a `balancer_by_lua_*` directive makes of its block.
 pub struct Balancer {
@@ -37,6 +42,12 @@ pub struct Balancer {
     pub placeholder_only: Cell<bool>,
     original_init_upstream: Cell<ngx_http_upstream_init_pt>,
     original_init_peer: Cell<ngx_http_upstream_init_peer_pt>,
+    /// The `init_peer` of who wrapped us after all upstreams were prepared.
+    outer_init_peer: Cell<ngx_http_upstream_init_peer_pt>,
+    /// The block's name.
+    name: Cell<*mut ngx_str_t>,
+    /// The data that `init_peer` made last.
+    last: Cell<Option<NonNull<PeerData>>>,
 }
 
 impl Balancer {
@@ -49,6 +60,9 @@ impl Balancer {
             placeholder_only: Cell::new(false),
             original_init_upstream: Cell::new(None),
             original_init_peer: Cell::new(None),
+            outer_init_peer: Cell::new(None),
+            name: Cell::new(ptr::null_mut()),
+            last: Cell::new(None),
         }
     }
 
@@ -65,6 +79,12 @@ impl Balancer {
     pub fn install(&self, us: UpstreamConf) {
         let before = us.replace_init_upstream(Some(ngx_http_lua_balancer_init_upstream));
         self.original_init_upstream.set(before);
+        self.name.set(us.host());
+    }
+
+    /// The block's name, for `$upstream_addr` where no peer was chosen.
+    pub fn name(&self) -> *mut ngx_str_t {
+        self.name.get()
     }
 
     fn init_upstream(&self, cf: Conf, us: UpstreamConf) -> ngx_int_t {
@@ -77,12 +97,20 @@ impl Balancer {
         OK
     }
 
-    /// Puts our `init_peer` before the block's. The directives of other methods that come later
-    /// replace `init_upstream`; then this happens only when the whole configuration is read.
-    pub fn wrap(&self, us: UpstreamConf) {
+    fn wrap(&self, us: UpstreamConf) {
+        let before = us.replace_init_peer(Some(ngx_http_lua_balancer_init_peer));
+        self.original_init_peer.set(before);
+    }
+
+    /// Comes when all upstreams are prepared, and finds out who else has been at the block.
+    pub fn finish(&self, us: UpstreamConf) {
         if self.original_init_peer.get().is_none() {
-            let before = us.replace_init_peer(Some(ngx_http_lua_balancer_init_peer));
-            self.original_init_peer.set(before);
+            // The directive of another method came later and replaced our init_upstream.
+            self.placeholder_only.set(us.retire_placeholders());
+            self.wrap(us);
+        } else if outer::WANTED && us.init_peer_is_not(ngx_http_lua_balancer_init_peer) {
+            let before = us.replace_init_peer(Some(outer::ngx_http_lua_balancer_init_outer_peer));
+            self.outer_init_peer.set(before);
         }
     }
 
@@ -101,9 +129,26 @@ impl Balancer {
         let (Some(mut memory), Some(pc)) = (pool.alloc::<PeerData>(), upstream.peer()) else {
             return ERROR;
         };
+        let data = PeerData::new(request, upstream, self, Hooks::of(pc));
         // SAFETY: fresh memory, which nobody else knows yet. Nothing in it needs to be dropped.
-        let data = unsafe { memory.as_mut() }.write(PeerData::new(request, self, Hooks::of(pc)));
-        PeerData::hooks(data.into()).install(pc);
+        let data = NonNull::from(unsafe { memory.as_mut() }.write(data));
+        PeerData::hooks(data).install(pc);
+        self.last.set(Some(data));
+        OK
+    }
+
+    /// Starts a request as who wrapped us does, and wraps them in turn.
+    fn init_outer_peer(&self, request: Request, us: UpstreamConf) -> ngx_int_t {
+        self.last.set(None);
+        let rc = us.init_peer(request, self.outer_init_peer.get());
+        if rc != OK {
+            return rc;
+        }
+        let (Some(data), Some(pc)) = (self.last.take(), request.upstream().and_then(|u| u.peer()))
+        else {
+            return ERROR;
+        };
+        outer::install(data, pc);
         OK
     }
 }

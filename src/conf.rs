@@ -25,7 +25,9 @@ use crate::nginx::addr::Parsed;
 use crate::nginx::conf::{Conf, NGX_CONF_ERROR, NGX_CONF_OK};
 use crate::nginx::log::{Log, NGX_LOG_EMERG, NGX_LOG_ERR};
 use crate::nginx::request::Request;
-use crate::nginx::upstream::{self, UpstreamConf, ERROR, OK};
+use crate::nginx::settings::Copies;
+use crate::nginx::upstream::{ERROR, OK};
+use crate::nginx::upstream_conf::{self, UpstreamConf};
 use crate::phase::Phase;
 use crate::Module;
 
@@ -43,6 +45,8 @@ pub struct MainConf {
     init_worker: OnceCell<(Chunk, Loaded)>,
     /// Addresses that Lua has named in this process.
     pub addresses: RefCell<Addresses<Parsed>>,
+    /// Locations' settings for tries that want others.
+    pub settings: RefCell<Copies>,
 }
 
 impl MainConf {
@@ -158,7 +162,9 @@ pub unsafe extern "C" fn ngx_http_lua_balancer_preconfiguration(_cf: *mut ngx_co
 /// # Safety
 /// nginx calls it with its cf.
 #[no_mangle]
-pub unsafe extern "C" fn ngx_http_lua_balancer_create_main_conf(cf: *mut ngx_conf_t) -> *mut c_void {
+pub unsafe extern "C" fn ngx_http_lua_balancer_create_main_conf(
+    cf: *mut ngx_conf_t,
+) -> *mut c_void {
     // SAFETY: the caller's promise.
     create::<MainConf>(unsafe { Conf::from_ptr(cf) })
 }
@@ -181,8 +187,7 @@ fn create<T: Default>(cf: Option<Conf>) -> *mut c_void {
     })
 }
 
-/// Comes when all upstreams are prepared: catches the blocks whose balancer a later directive has
-/// replaced.
+/// Comes when all upstreams are prepared, by nginx's own modules too.
 ///
 /// # Safety
 /// nginx calls it with its cf.
@@ -194,9 +199,9 @@ pub unsafe extern "C" fn ngx_http_lua_balancer_init_main_conf(
     guard(NGX_CONF_ERROR, || {
         // SAFETY: the caller's promise.
         let Some(cf) = (unsafe { Conf::from_ptr(cf) }) else { return NGX_CONF_ERROR };
-        for us in upstream::all(cf) {
+        for us in upstream_conf::all(cf) {
             if let Some(balancer) = SrvConf::of(us).and_then(SrvConf::balancer) {
-                balancer.wrap(us);
+                balancer.finish(us);
             }
         }
         NGX_CONF_OK

@@ -10,7 +10,9 @@ pub mod log;
 pub mod peer;
 pub mod pool;
 pub mod request;
+pub mod settings;
 pub mod upstream;
+pub mod upstream_conf;
 pub mod var;
 
 use core::slice;

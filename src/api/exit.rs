@@ -25,8 +25,6 @@ pub unsafe extern "C" fn ngx_http_lua_ffi_exit(
             OK
         }
         // SAFETY: the caller's promise.
-        None => unsafe {
-            fail_in(errbuf, errlen, "API disabled in the current context")
-        },
+        None => unsafe { fail_in(errbuf, errlen, "API disabled in the current context") },
     })
 }

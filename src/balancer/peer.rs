@@ -5,11 +5,14 @@ use core::ffi::{c_void, CStr};
 use core::ptr;
 
 use ngx::ffi::{
-    ngx_int_t, ngx_peer_connection_t, ngx_str_t, ngx_uint_t, NGX_PEER_FAILED,
+    ngx_addr_t, ngx_int_t, ngx_peer_connection_t, ngx_str_t, ngx_uint_t, NGX_AGAIN, NGX_DONE,
+    NGX_PEER_FAILED,
 };
 
 use super::ctx::RequestCtx;
-use super::tries::Tries;
+use super::exit::{self, Exit};
+use super::list::List;
+use super::tries::{More, Tries};
 use super::Balancer;
 use crate::guard::{guard, quiet};
 use crate::log::{debug, log};
@@ -18,8 +21,18 @@ use crate::lua::current::Current;
 use crate::nginx::addr;
 use crate::nginx::peer::{Address, Hooks, Peer};
 use crate::nginx::request::Request;
-use crate::nginx::upstream::{ERROR, OK};
+use crate::nginx::settings::{Changes, Loan};
+use crate::nginx::upstream::{TryState, Upstream, ERROR, OK};
 use crate::phase::Phase;
+
+/// A peer that Lua chose: where it is, and the name that it is to prove.
+#[derive(Clone, Copy)]
+pub struct Chosen {
+    /// Where to connect to.
+    pub address: Address,
+    /// The name for SNI and certificate verification; empty for the configured one.
+    pub host: ngx_str_t,
+}
 
 /// What the balancer knows of a request. nginx hands it to each hook as `data`.
 ///
@@ -27,40 +40,68 @@ use crate::phase::Phase;
 /// through [`crate::lua::current`].
 pub struct PeerData {
     request: Request,
+    upstream: Upstream,
     balancer: &'static Balancer,
     /// The hooks of who balanced before us: round robin, or what the `upstream{}` names.
     original: Hooks,
     tries: Cell<Tries>,
+    /// How many tries nginx had noted before the first of this upstream.
+    states_before: Cell<usize>,
+
     /// The peer that Lua chose for this try; `None` leaves it to the original hooks.
-    address: Cell<Option<Address>>,
-    /// The name for SNI and certificate verification that Lua gave for this try.
-    host: Cell<ngx_str_t>,
+    chosen: Cell<Option<Chosen>>,
+    /// The peers that Lua gave for this try and those after it.
+    list: List<'static, Chosen>,
+    /// How many tries Lua asked for on top.
+    more_tries: Cell<usize>,
     /// What `ngx.exit` asked for in this try.
     pub exit: Cell<Option<ngx_int_t>>,
+    declined_in_a_row: Cell<usize>,
     /// How the last try ended: `NGX_PEER_FAILED`, `NGX_PEER_NEXT`, or 0 before any did.
     pub last_state: Cell<ngx_uint_t>,
+
+    /// The timeouts that Lua set, for all tries that follow.
+    changes: Cell<Changes>,
+    /// The settings of this try, when they are not the location's own.
+    loan: Cell<Option<Loan>>,
+    /// The local address that Lua set, for all tries that follow.
+    local: Cell<*mut ngx_addr_t>,
+    /// Whether the location uses TLS, and the name that it does so under.
+    #[cfg(ngx_feature = "http_ssl")]
+    configured_ssl: (bool, ngx_str_t),
+
+    /// The hooks of who wrapped us after the configuration was read (see [`super::outer`]).
+    pub outer: Cell<Option<Hooks>>,
 }
 
 impl PeerData {
     /// The data of a request that starts.
-    pub fn new(request: Request, balancer: &'static Balancer, original: Hooks) -> Self {
+    pub fn new(
+        request: Request,
+        upstream: Upstream,
+        balancer: &'static Balancer,
+        original: Hooks,
+    ) -> Self {
         PeerData {
             request,
+            upstream,
             balancer,
             original,
             tries: Cell::new(Tries::default()),
-            address: Cell::new(None),
-            host: Cell::new(ngx_str_t::empty()),
+            states_before: Cell::new(Upstream::state_count(request)),
+            chosen: Cell::new(None),
+            list: List::default(),
+            more_tries: Cell::new(0),
             exit: Cell::new(None),
+            declined_in_a_row: Cell::new(0),
             last_state: Cell::new(0),
+            changes: Cell::new(Changes::default()),
+            loan: Cell::new(None),
+            local: Cell::new(ptr::null_mut()),
+            #[cfg(ngx_feature = "http_ssl")]
+            configured_ssl: (upstream.ssl(), upstream.ssl_name()),
+            outer: Cell::new(None),
         }
-    }
-
-    /// # Safety
-    /// `data` is the pointer that `init_peer` installed with our hooks.
-    unsafe fn of<'a>(data: *mut c_void) -> Option<&'a Self> {
-        // SAFETY: the caller's promise; it lives as long as the request, whose hooks these are.
-        unsafe { data.cast::<Self>().as_ref() }
     }
 
     /// The hooks to install, with this as their data.
@@ -77,26 +118,19 @@ impl PeerData {
         }
     }
 
-    /// Chooses the peer of this try. `port` counts where `text` has none.
-    pub fn set_current(&self, text: &[u8], port: u16, host: &[u8]) -> Result<(), &'static CStr> {
-        let pool = self.request.pool().ok_or(c"no memory")?;
-        let mut addresses = self.balancer.main.addresses.try_borrow_mut().map_err(|_| c"busy")?;
-        let parsed = addresses.get_or_parse(text, port, || addr::parse(pool, text, port))?;
+    /// The request that is balanced.
+    pub fn request(&self) -> Request {
+        self.request
+    }
 
-        let address = parsed.copy_to(pool).ok_or(c"no memory")?;
-        let host = match host {
-            [] => ngx_str_t::empty(),
-            host => pool.copy(host).ok_or(c"no memory")?,
-        };
-
-        self.address.set(Some(address));
-        self.host.set(host);
-        Ok(())
+    /// Its upstream.
+    pub fn upstream(&self) -> Upstream {
+        self.upstream
     }
 
     /// Whether Lua chose the peer of this try.
-    pub fn chosen(&self) -> bool {
-        self.address.get().is_some()
+    pub fn is_chosen(&self) -> bool {
+        self.chosen.get().is_some()
     }
 
     /// The hooks of who balanced before us.
@@ -104,25 +138,108 @@ impl PeerData {
         &self.original
     }
 
-    /// Runs the chunk and does what it says.
+    /// Makes a peer of what Lua names. `port` counts where `text` has none.
+    pub fn peer_of(&self, text: &[u8], port: u16, host: &[u8]) -> Result<Chosen, &'static CStr> {
+        let pool = self.request.pool().ok_or(c"no memory")?;
+        let mut addresses = self.balancer.main.addresses.try_borrow_mut().map_err(|_| c"busy")?;
+        let parsed = addresses.get_or_parse(text, port, || addr::parse(pool, text, port))?;
+        let address = parsed.copy_to(pool).ok_or(c"no memory")?;
+        let host = match host {
+            [] => ngx_str_t::empty(),
+            host => pool.copy(host).ok_or(c"no memory")?,
+        };
+        Ok(Chosen { address, host })
+    }
+
+    /// Chooses the peer of this try.
+    pub fn choose(&self, peer: Chosen) {
+        self.list.clear();
+        self.chosen.set(Some(peer));
+    }
+
+    /// Chooses the peers of this try and of those after it, one for each.
+    pub fn choose_all(&self, peers: &'static [Chosen]) {
+        self.list.set(peers);
+        self.chosen.set(self.list.next());
+    }
+
+    /// Adds tries, as far as `proxy_next_upstream_tries` allows.
+    pub fn add_tries(&self, count: usize) -> More {
+        let limit = self.upstream.tries_limit();
+        let left = self.upstream.peer().map_or(0, Peer::tries);
+        let more = self.tries.get().more(count, left, limit);
+        self.more_tries.set(more.count);
+        more
+    }
+
+    /// Sets the timeouts for all tries that follow, in milliseconds; 0 keeps the configured one.
+    pub fn set_timeouts(&self, connect: usize, send: usize, read: usize) {
+        let mut changes = self.changes.get();
+        for (value, timeout) in [
+            (connect, &mut changes.connect_timeout),
+            (send, &mut changes.send_timeout),
+            (read, &mut changes.read_timeout),
+        ] {
+            if value > 0 {
+                *timeout = value;
+            }
+        }
+        self.changes.set(changes);
+    }
+
+    /// Binds all tries that follow to a local address.
+    pub fn set_local(&self, local: *mut ngx_addr_t) {
+        self.local.set(local);
+    }
+
+    /// How the tries of this request went, the one that begins now not counted.
+    pub fn tried(&self, n: usize) -> Option<TryState> {
+        let first = self.states_before.get();
+        let current = Upstream::state_count(self.request).checked_sub(1)?;
+        (first + n < current).then(|| Upstream::state(self.request, first + n)).flatten()
+    }
+
+    /// The status of the try before this one; 0 when there is none.
+    pub fn last_status(&self) -> usize {
+        let count = Upstream::state_count(self.request);
+        count.checked_sub(2).and_then(|n| self.state_of_this_upstream(n)).map_or(0, |s| s.status)
+    }
+
+    fn state_of_this_upstream(&self, n: usize) -> Option<TryState> {
+        (n >= self.states_before.get()).then(|| Upstream::state(self.request, n)).flatten()
+    }
+
+    /// Runs the chunk, or takes the next of the peers that it gave, and does what it says.
     fn get(&self, pc: Peer) -> ngx_int_t {
         let mut tries = self.tries.get();
         pc.set_tries(tries.begin(pc.tries()));
         self.tries.set(tries);
-        self.address.set(None);
-        self.host.set(ngx_str_t::empty());
-        self.exit.set(None);
+        self.reset();
 
         if let Some(log) = pc.log() {
             debug!(log, "lua balancer: get peer, tries: {}", pc.tries());
         }
-        if self.run().is_err() {
-            return ERROR;
+
+        self.chosen.set(self.list.next());
+        if !self.is_chosen() {
+            if self.run().is_err() {
+                return ERROR;
+            }
+            self.grant_tries(pc);
+            match self.exit.get().map_or(Exit::Go, Exit::of) {
+                Exit::Go => (),
+                exit => return exit::end(self, pc, exit),
+            }
         }
 
-        if let Some(address) = self.address.get() {
-            pc.set_address(address);
-            self.set_ssl_name();
+        if !self.local.get().is_null() {
+            pc.set_local(self.local.get());
+        }
+        if let Some(peer) = self.chosen.get() {
+            pc.set_address(peer.address);
+            if self.outer.get().is_none() {
+                self.borrow_settings();
+            }
             return OK;
         }
         if self.balancer.placeholder_only.get() {
@@ -131,7 +248,34 @@ impl PeerData {
             }
             return ERROR;
         }
-        self.original.get(pc)
+        let rc = self.original.get(pc);
+        if connects(rc) && self.outer.get().is_none() {
+            self.borrow_settings();
+        }
+        rc
+    }
+
+    /// Forgets what the try before was told, except what holds for the whole request.
+    fn reset(&self) {
+        self.exit.set(None);
+        self.more_tries.set(0);
+        #[cfg(ngx_feature = "http_ssl")]
+        {
+            let (ssl, name) = self.configured_ssl;
+            if self.upstream.ssl() != ssl {
+                self.upstream.set_ssl(ssl);
+            }
+            self.upstream.set_ssl_name(name);
+        }
+    }
+
+    fn grant_tries(&self, pc: Peer) {
+        if let Some(count) = self.list.len() {
+            let limit = self.upstream.tries_limit();
+            pc.set_tries(self.tries.get().for_all(count, limit));
+        }
+        let tries = pc.tries().saturating_add(self.more_tries.get());
+        pc.set_tries(tries);
     }
 
     fn run(&self) -> Result<(), ()> {
@@ -156,33 +300,85 @@ impl PeerData {
             .and_then(RequestCtx::own_vm)
             .map_err(|e| failed(e.as_bytes()))?;
         let loaded = self.balancer.chunk.load(vm).map_err(|e| {
-            self.request.error(format!("failed to load balancer_by_lua*: {}", e.message).as_bytes())
+            let line = format!("failed to load balancer_by_lua*: {}", e.message);
+            self.request.error(line.as_bytes());
         })?;
         call::run(vm, loaded.reference(), current, failed)
     }
 
-    /// Makes `host` the name for SNI and certificate verification.
-    fn set_ssl_name(&self) {
+    /// Puts the settings of this try in place: timeouts, and the TLS name that Lua gave. Comes
+    /// after everybody who tells locations apart by their settings.
+    pub fn borrow_settings(&self) {
+        let mut changes = self.changes.get();
         #[cfg(ngx_feature = "http_ssl")]
-        if self.host.get().len > 0 {
-            if let Some(upstream) = self.request.upstream() {
-                upstream.set_ssl_name(self.host.get());
+        if let Some(peer) = self.chosen.get().filter(|p| p.host.len > 0) {
+            if self.upstream.ssl() {
+                self.upstream.set_ssl_name(peer.host);
+                changes.own_ssl_name = true;
             }
         }
+        if !changes.any() || self.loan.get().is_some() {
+            return;
+        }
+        let Ok(mut copies) = self.balancer.main.settings.try_borrow_mut() else { return };
+        let loan = copies.lend(self.upstream, &changes);
+        self.loan.set(Some(loan));
+    }
+
+    /// Puts the location's own settings back.
+    pub fn return_settings(&self) {
+        let Some(loan) = self.loan.take() else { return };
+        if let Ok(mut copies) = self.balancer.main.settings.try_borrow_mut() {
+            copies.give_back(self.upstream, loan);
+        }
+    }
+
+    /// Counts a try that ended within `get`, which nginx follows with no `free`. Returns how many
+    /// did so in a row.
+    pub fn declined(&self, pc: Peer) -> usize {
+        self.last_state.set(FAILED);
+        let mut tries = self.tries.get();
+        pc.set_tries(tries.end(pc.tries()));
+        self.tries.set(tries);
+        pc.set_name(self.balancer.name());
+        self.declined_in_a_row.set(self.declined_in_a_row.get() + 1);
+        self.declined_in_a_row.get()
     }
 
     fn free(&self, pc: Peer, state: ngx_uint_t) {
         if let Some(log) = pc.log() {
             debug!(log, "lua balancer: free peer, tries: {}", pc.tries());
         }
+        self.return_settings();
+        self.declined_in_a_row.set(0);
         self.last_state.set(state);
-        if !self.chosen() {
+        if !self.is_chosen() {
             return self.original.free(pc, state);
         }
         let mut tries = self.tries.get();
         pc.set_tries(tries.end(pc.tries()));
         self.tries.set(tries);
     }
+}
+
+/// Whether nginx goes on with a connection when a `get` hook has returned `rc`.
+pub(super) fn connects(rc: ngx_int_t) -> bool {
+    rc == OK || rc == NGX_DONE as ngx_int_t || rc == NGX_AGAIN as ngx_int_t
+}
+
+/// The state of a failed try.
+pub const FAILED: ngx_uint_t = NGX_PEER_FAILED as ngx_uint_t;
+
+/// What a hook is called with.
+///
+/// # Safety
+/// `pc` and `data` are what nginx passes to one of the hooks of [`PeerData::hooks`].
+pub(super) unsafe fn arguments<'a>(
+    pc: *mut ngx_peer_connection_t,
+    data: *mut c_void,
+) -> Option<(Peer, &'a PeerData)> {
+    // SAFETY: the caller's promise; the data lives as long as the request, whose hooks these are.
+    unsafe { Some((Peer::from_ptr(pc)?, data.cast::<PeerData>().as_ref()?)) }
 }
 
 /// Chooses the peer of a try (`ngx_event_get_peer_pt`).
@@ -194,13 +390,8 @@ pub unsafe extern "C" fn ngx_http_lua_balancer_get_peer(
     pc: *mut ngx_peer_connection_t,
     data: *mut c_void,
 ) -> ngx_int_t {
-    guard(ERROR, || {
-        // SAFETY: the caller's promise.
-        match unsafe { (Peer::from_ptr(pc), PeerData::of(data)) } {
-            (Some(pc), Some(peer)) => peer.get(pc),
-            _ => ERROR,
-        }
-    })
+    // SAFETY: the caller's promise.
+    guard(ERROR, || unsafe { arguments(pc, data) }.map_or(ERROR, |(pc, peer)| peer.get(pc)))
 }
 
 /// Learns how a try ended (`ngx_event_free_peer_pt`).
@@ -215,7 +406,7 @@ pub unsafe extern "C" fn ngx_http_lua_balancer_free_peer(
 ) {
     quiet(|| {
         // SAFETY: the caller's promise.
-        if let (Some(pc), Some(peer)) = unsafe { (Peer::from_ptr(pc), PeerData::of(data)) } {
+        if let Some((pc, peer)) = unsafe { arguments(pc, data) } {
             peer.free(pc, state);
         }
     });
@@ -233,13 +424,10 @@ pub unsafe extern "C" fn ngx_http_lua_balancer_notify_peer(
 ) {
     quiet(|| {
         // SAFETY: the caller's promise.
-        if let (Some(pc), Some(peer)) = unsafe { (Peer::from_ptr(pc), PeerData::of(data)) } {
-            if !peer.chosen() {
+        if let Some((pc, peer)) = unsafe { arguments(pc, data) } {
+            if !peer.is_chosen() {
                 peer.original.notify(pc, kind);
             }
         }
     });
 }
-
-/// The state of a failed try, for those who compare.
-pub const FAILED: ngx_uint_t = NGX_PEER_FAILED as ngx_uint_t;

@@ -4,9 +4,8 @@ use core::ffi::c_void;
 
 use ngx::ffi::{ngx_int_t, ngx_peer_connection_t};
 
-use super::peer::PeerData;
+use super::peer::arguments;
 use crate::guard::{guard, quiet};
-use crate::nginx::peer::Peer;
 use crate::nginx::upstream::{ERROR, OK};
 
 /// Offers a TLS session to the peer (`ngx_event_set_peer_session_pt`).
@@ -20,8 +19,8 @@ pub unsafe extern "C" fn ngx_http_lua_balancer_set_session(
 ) -> ngx_int_t {
     guard(ERROR, || {
         // SAFETY: the caller's promise.
-        match unsafe { (Peer::from_ptr(pc), data.cast::<PeerData>().as_ref()) } {
-            (Some(pc), Some(peer)) if !peer.chosen() => peer.original().set_session(pc),
+        match unsafe { arguments(pc, data) } {
+            Some((pc, peer)) if !peer.is_chosen() => peer.original().set_session(pc),
             _ => OK,
         }
     })
@@ -38,8 +37,8 @@ pub unsafe extern "C" fn ngx_http_lua_balancer_save_session(
 ) {
     quiet(|| {
         // SAFETY: the caller's promise.
-        match unsafe { (Peer::from_ptr(pc), data.cast::<PeerData>().as_ref()) } {
-            (Some(pc), Some(peer)) if !peer.chosen() => peer.original().save_session(pc),
+        match unsafe { arguments(pc, data) } {
+            Some((pc, peer)) if !peer.is_chosen() => peer.original().save_session(pc),
             _ => (),
         }
     });

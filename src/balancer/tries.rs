@@ -55,6 +55,15 @@ impl Tries {
         More { count: limit.saturating_sub(planned), reduced: true }
     }
 
+    /// How many tries are left, this one included, when `count` peers are to be tried and
+    /// `proxy_next_upstream_tries` (0: no limit) is to be kept.
+    pub fn for_all(&self, count: usize, limit: usize) -> usize {
+        if limit == 0 {
+            return count;
+        }
+        count.min(limit.saturating_sub(self.total.saturating_sub(1)))
+    }
+
     /// How many tries have begun.
     pub fn total(&self) -> usize {
         self.total
@@ -85,6 +94,16 @@ mod tests {
         assert_eq!(tries.begin(left + 1), 1);
         // A further try was not ours: whatever nginx says counts.
         assert_eq!(tries.begin(5), 5);
+    }
+
+    #[test]
+    fn a_list_of_peers_stays_within_the_limit() {
+        let mut tries = Tries::default();
+        tries.begin(1);
+        assert_eq!(tries.for_all(3, 0), 3);
+        assert_eq!(tries.for_all(3, 2), 2);
+        tries.begin(1);
+        assert_eq!(tries.for_all(3, 2), 1);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::balancer::Balancer;
 use crate::guard::guard;
 use crate::lua::chunk::{Chunk, Loaded};
 use crate::nginx::conf::{Conf, Handler, NGX_CONF_ERROR, NGX_CONF_OK};
-use crate::nginx::upstream;
+use crate::nginx::upstream_conf;
 
 /// A directive's result; the error is a message for the user.
 type Result<T = ()> = core::result::Result<T, String>;
@@ -50,10 +50,7 @@ const fn command(
     set: Handler,
 ) -> ngx_command_t {
     ngx_command_t {
-        name: ngx_str_t {
-            len: name.to_bytes().len(),
-            data: name.as_ptr().cast::<u8>().cast_mut(),
-        },
+        name: ngx_str_t { len: name.to_bytes().len(), data: name.as_ptr().cast::<u8>().cast_mut() },
         type_: kind as usize,
         set: Some(set),
         conf,
@@ -138,11 +135,7 @@ fn arg(cf: Conf) -> Result<&'static [u8]> {
 }
 
 /// Sets what a directive may set only once.
-fn fill<T>(
-    cf: Conf,
-    cell: &core::cell::OnceCell<T>,
-    value: impl FnOnce() -> Result<T>,
-) -> Result {
+fn fill<T>(cf: Conf, cell: &core::cell::OnceCell<T>, value: impl FnOnce() -> Result<T>) -> Result {
     if cell.get().is_some() {
         return Err(duplicate(cf));
     }
@@ -205,7 +198,7 @@ fn load(cf: Conf, main: &MainConf, chunk: Chunk) -> Result<(Chunk, Loaded)> {
 
 fn balancer(cf: Conf, srv: &SrvConf, read: fn(Conf) -> Result<Chunk>) -> Result {
     let none = || format!("\"{}\" directive is not in an upstream block", cf.directive());
-    let us = upstream::current(cf).ok_or_else(none)?;
+    let us = upstream_conf::current(cf).ok_or_else(none)?;
     let main = MainConf::of(cf).ok_or_else(none)?;
 
     fill(cf, &srv.balancer, || {

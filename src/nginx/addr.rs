@@ -5,7 +5,9 @@ use core::mem;
 use core::ptr::{self, NonNull};
 use core::slice;
 
-use ngx::ffi::{ngx_palloc, ngx_parse_url, ngx_str_t, ngx_url_t, NGX_OK};
+use ngx::ffi::{
+    ngx_addr_t, ngx_palloc, ngx_parse_addr_port, ngx_parse_url, ngx_str_t, ngx_url_t, NGX_OK,
+};
 
 use super::bytes;
 use super::peer::Address;
@@ -97,6 +99,26 @@ pub fn parse(pool: Pool, text: &[u8], port: u16) -> Result<Parsed, &'static CStr
     Ok(Parsed { sockaddr: sockaddr.into(), name: name.into() })
 }
 
+/// Parses the literal address, with or without port, that a connection is bound to
+/// (`ngx_parse_addr_port`); `None` for anything else. It lives as long as the pool.
+pub fn local(pool: Pool, text: &[u8]) -> Option<*mut ngx_addr_t> {
+    if text.is_empty() || text.iter().any(u8::is_ascii_control) {
+        return None;
+    }
+    let name = pool.copy(text)?;
+    let memory = pool.alloc::<ngx_addr_t>()?.as_ptr().cast::<ngx_addr_t>();
+    // SAFETY: fresh memory of the right size; nginx reads the text and fills the address in.
+    unsafe {
+        memory.write_bytes(0, 1);
+        let rc = ngx_parse_addr_port(pool.as_ptr(), memory, name.data, name.len);
+        if rc != NGX_OK as isize {
+            return None;
+        }
+        (*memory).name = name;
+    }
+    Some(memory)
+}
+
 /// Whether `sockaddr` is `0.0.0.1`, which configurations name where Lua alone knows the peers.
 pub fn is_placeholder(sockaddr: &[u8]) -> bool {
     const FAMILY: usize = mem::size_of::<libc::sa_family_t>();
@@ -107,4 +129,3 @@ pub fn is_placeholder(sockaddr: &[u8]) -> bool {
         && sockaddr[..FAMILY] == family
         && sockaddr[ADDR..ADDR + 4] == [0, 0, 0, 1]
 }
-

@@ -4,8 +4,8 @@ use core::ffi::{c_char, c_void};
 use core::ptr::NonNull;
 
 use ngx::ffi::{
-    ngx_conf_file_t, ngx_conf_log_error, ngx_conf_t, ngx_get_full_name,
-    ngx_read_file, ngx_str_t, NGX_LOG_ALERT, NGX_LOG_EMERG, NGX_LOG_WARN, NGX_OK,
+    ngx_conf_file_t, ngx_conf_log_error, ngx_conf_t, ngx_get_full_name, ngx_read_file, ngx_str_t,
+    NGX_LOG_ALERT, NGX_LOG_EMERG, NGX_LOG_WARN, NGX_OK,
 };
 
 use super::bytes;

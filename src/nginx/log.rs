@@ -2,9 +2,7 @@
 
 use core::ptr::NonNull;
 
-use ngx::ffi::{
-    ngx_cycle, ngx_log_t, NGX_LOG_DEBUG_ALL, NGX_LOG_DEBUG_HTTP, NGX_MAX_ERROR_STR,
-};
+use ngx::ffi::{ngx_cycle, ngx_log_t, NGX_LOG_DEBUG_ALL, NGX_LOG_DEBUG_HTTP, NGX_MAX_ERROR_STR};
 
 /// Severities, as in `error_log`.
 pub use ngx::ffi::{

@@ -30,6 +30,20 @@ impl Pool {
         NonNull::new(unsafe { ngx_palloc(self.as_ptr(), size_of::<T>()) }.cast())
     }
 
+    /// Moves `values` into the pool, where they are never dropped; `None` without memory. They
+    /// live as long as the pool: `'a` must not be longer.
+    pub fn alloc_slice<'a, T: Copy>(self, values: &[T]) -> Option<&'a [T]> {
+        const { assert!(align_of::<T>() <= ngx::ffi::NGX_ALIGNMENT) };
+        // SAFETY: as in `alloc`; the memory has the size of all values, which are written before
+        // the slice is made.
+        unsafe {
+            let memory: *mut T = ngx_palloc(self.as_ptr(), size_of_val(values)).cast();
+            let memory = NonNull::new(memory)?.as_ptr();
+            ptr::copy_nonoverlapping(values.as_ptr(), memory, values.len());
+            Some(core::slice::from_raw_parts(memory, values.len()))
+        }
+    }
+
     /// Copies `bytes` into the pool; `None` when there is no memory left.
     pub fn copy(self, bytes: &[u8]) -> Option<ngx_str_t> {
         // SAFETY: the pool is live.

@@ -55,6 +55,12 @@ impl Request {
         unsafe { *(*self.as_ptr()).ctx.add(module.ctx_index) = ctx }
     }
 
+    /// Whether the body goes to the peer as it comes from the client, kept nowhere.
+    pub fn body_is_streamed(self) -> bool {
+        // SAFETY: the request is live.
+        unsafe { (*self.as_ptr()).request_body_no_buffering() != 0 }
+    }
+
     /// Writes an error line with the request's context.
     pub fn error(self, message: &[u8]) {
         if let Some(log) = self.log() {

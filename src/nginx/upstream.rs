@@ -1,24 +1,27 @@
-//! `ngx_http_upstream_t` and `ngx_http_upstream_srv_conf_t`: the upstream of one request, and the
-//! `upstream{}` block that it belongs to.
+//! `ngx_http_upstream_t`: the upstream of one request.
 
-use core::ffi::c_void;
-use core::ptr::NonNull;
-use core::slice;
+use core::ptr::{self, NonNull};
 
 use ngx::ffi::{
-    ngx_array_push, ngx_conf_t, ngx_http_upstream_init_peer_pt, ngx_http_upstream_init_pt,
-    ngx_http_upstream_init_round_robin, ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t,
-    ngx_http_upstream_t, ngx_int_t, ngx_module_t, ngx_str_t, NGX_ERROR, NGX_OK,
+    ngx_current_msec, ngx_http_block_reading, ngx_http_finalize_request, ngx_http_upstream_conf_t,
+    ngx_http_upstream_state_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t, NGX_ERROR, NGX_OK,
 };
 
-use super::addr;
-use super::conf::Conf;
+use super::bytes;
 use super::peer::Peer;
 use super::request::Request;
 
 /// The upstream of one request.
 #[derive(Clone, Copy)]
 pub struct Upstream(NonNull<ngx_http_upstream_t>);
+
+/// How one try of a request went.
+pub struct TryState {
+    /// The peer's name, empty where none was chosen.
+    pub name: &'static [u8],
+    /// The status that it ended with; 0 while it goes on.
+    pub status: usize,
+}
 
 impl Upstream {
     /// # Safety
@@ -37,197 +40,133 @@ impl Upstream {
         // SAFETY: `peer` is part of the live upstream.
         unsafe { Peer::from_ptr(&raw mut (*self.as_ptr()).peer) }
     }
+
+    /// The location's settings (`proxy_connect_timeout` and the like).
+    #[inline]
+    pub fn conf(self) -> *mut ngx_http_upstream_conf_t {
+        // SAFETY: the upstream is live.
+        unsafe { (*self.as_ptr()).conf }
+    }
+
+    /// Puts other settings in place for this request.
+    #[inline]
+    pub fn set_conf(self, conf: *mut ngx_http_upstream_conf_t) {
+        // SAFETY: the upstream is live; the settings live until they are replaced.
+        unsafe { (*self.as_ptr()).conf = conf }
+    }
+
+    /// `proxy_next_upstream_tries`; 0 is no limit.
+    pub fn tries_limit(self) -> usize {
+        // SAFETY: an upstream has its settings before it is started.
+        unsafe { (*self.conf()).next_upstream_tries }
+    }
+
+    /// Makes the request for the peer anew, with what has changed since. False when the
+    /// protocol's module fails to.
+    pub fn recreate_request(self, request: Request) -> bool {
+        // SAFETY: the upstream and its request are live. `create_request` appends what
+        // request_bufs holds as the body, as it did the first time: the body without the head
+        // that was made then.
+        unsafe {
+            let (u, r) = (self.as_ptr(), request.as_ptr());
+            let Some(create_request) = (*u).create_request else { return false };
+            let body = (*r).request_body;
+            (*u).request_bufs = if body.is_null() { ptr::null_mut() } else { (*body).bufs };
+            create_request(r) == OK
+        }
+    }
+
+    /// How many tries nginx has noted for the request, in all its upstreams.
+    pub fn state_count(request: Request) -> usize {
+        // SAFETY: the request is live.
+        unsafe { (*request.as_ptr()).upstream_states.as_ref().map_or(0, |s| s.nelts) }
+    }
+
+    /// How the `n`th of them went.
+    pub fn state(request: Request, n: usize) -> Option<TryState> {
+        // SAFETY: the request is live, and so are its states and the names in them.
+        unsafe {
+            let states = (*request.as_ptr()).upstream_states.as_ref()?;
+            let state = states.as_slice::<ngx_http_upstream_state_t>().get(n)?;
+            let name = state.peer.as_ref().map_or(&b""[..], |name| bytes(*name));
+            Some(TryState { name, status: state.status })
+        }
+    }
+
+    /// Ends the request with `status` from within a `get` hook, which must then return
+    /// `NGX_ERROR`.
+    ///
+    /// Stock nginx makes a 500 of whatever `get` returns (`ngx_http_upstream_connect`). So the
+    /// upstream is ended here, in the steps of `ngx_http_upstream_finalize_request`, and nginx's
+    /// own call of that function, which comes next, finds it ended and only drops the reference
+    /// that is taken here: the request survives until then.
+    pub fn finalize(self, request: Request, status: ngx_int_t) {
+        // SAFETY: the request and its upstream are live. No peer is connected while `get` runs,
+        // and no response has begun: what those steps release is not there.
+        unsafe {
+            let (u, r) = (self.as_ptr(), request.as_ptr());
+            if (*u).cleanup.is_null() {
+                return;
+            }
+            *(*u).cleanup = None;
+            (*u).cleanup = ptr::null_mut();
+
+            if let Some(state) = (*u).state.as_mut() {
+                if state.response_time == ngx_msec_t::MAX {
+                    state.response_time = ngx_current_msec.wrapping_sub((*u).start_time);
+                }
+            }
+            if let Some(finalize_request) = (*u).finalize_request {
+                finalize_request(r, status);
+            }
+            #[cfg(ngx_feature = "http_cache")]
+            if !(*r).cache.is_null() {
+                ngx::ffi::ngx_http_file_cache_free((*r).cache, ptr::null_mut());
+            }
+            (*r).read_event_handler = Some(ngx_http_block_reading);
+
+            let main = (*r).main;
+            (*main).set_count((*main).count() + 1);
+            ngx_http_finalize_request(r, status);
+        }
+    }
 }
 
+#[cfg(ngx_feature = "http_ssl")]
 impl Upstream {
-    /// Makes `name` the name for SNI and certificate verification, where there is TLS.
-    #[cfg(ngx_feature = "http_ssl")]
-    pub fn set_ssl_name(self, name: ngx_str_t) {
-        // SAFETY: the upstream is live; the name lives as long as the request.
+    /// Whether this try is to use TLS.
+    pub fn ssl(self) -> bool {
+        // SAFETY: the upstream is live.
+        unsafe { (*self.as_ptr()).ssl() != 0 }
+    }
+
+    /// Turns TLS on or off for the tries that follow.
+    pub fn set_ssl(self, on: bool) {
+        let schema: &'static [u8] = if on { b"https://" } else { b"http://" };
+        // SAFETY: the upstream is live; the text is static, and nginx only reads it.
         unsafe {
-            if (*self.as_ptr()).ssl() != 0 {
-                (*self.as_ptr()).ssl_name = name;
-            }
-        }
-    }
-}
-
-/// An `upstream{}` block.
-#[derive(Clone, Copy)]
-pub struct UpstreamConf(NonNull<ngx_http_upstream_srv_conf_t>);
-
-impl UpstreamConf {
-    /// # Safety
-    /// `us` belongs to the configuration that is read or runs.
-    pub unsafe fn from_ptr(us: *mut ngx_http_upstream_srv_conf_t) -> Option<Self> {
-        NonNull::new(us).map(UpstreamConf)
-    }
-
-    /// The raw structure, for a call into nginx.
-    pub fn as_ptr(self) -> *mut ngx_http_upstream_srv_conf_t {
-        self.0.as_ptr()
-    }
-
-    /// What `module` keeps for the block (`ngx_http_conf_upstream_srv_conf`); null for an
-    /// upstream without a block (`proxy_pass http://host`).
-    pub fn module_conf(self, module: &ngx_module_t) -> *mut c_void {
-        // SAFETY: srv_conf, where there is one, has a place for each http module.
-        unsafe {
-            let confs = (*self.as_ptr()).srv_conf;
-            if confs.is_null() {
-                return core::ptr::null_mut();
-            }
-            *confs.add(module.ctx_index)
+            (*self.as_ptr()).set_ssl(on.into());
+            (*self.as_ptr()).schema = super::str_of(schema);
         }
     }
 
-    /// The block's name.
-    pub fn host(self) -> *mut ngx_str_t {
-        // SAFETY: the block is live.
-        unsafe { &raw mut (*self.as_ptr()).host }
+    /// Whether there is a TLS context to connect with.
+    pub fn has_ssl_context(self) -> bool {
+        // SAFETY: the settings are live, and so is what they point to.
+        unsafe { (*self.conf()).ssl.as_ref().is_some_and(|ssl| !ssl.ctx.is_null()) }
     }
 
-    /// Replaces the function that prepares the block after the configuration is read, and returns
-    /// the one before.
-    pub fn replace_init_upstream(
-        self,
-        init: ngx_http_upstream_init_pt,
-    ) -> ngx_http_upstream_init_pt {
-        // SAFETY: the block is live.
-        unsafe { core::mem::replace(&mut (*self.as_ptr()).peer.init_upstream, init) }
+    /// The name for SNI and certificate verification, where `proxy_ssl_name` does not give one.
+    pub fn ssl_name(self) -> ngx::ffi::ngx_str_t {
+        // SAFETY: the upstream is live.
+        unsafe { (*self.as_ptr()).ssl_name }
     }
 
-    /// Replaces the function that starts each request, and returns the one before.
-    pub fn replace_init_peer(
-        self,
-        init: ngx_http_upstream_init_peer_pt,
-    ) -> ngx_http_upstream_init_peer_pt {
-        // SAFETY: the block is live.
-        unsafe { core::mem::replace(&mut (*self.as_ptr()).peer.init, init) }
+    /// Sets that name. It lives as long as the request.
+    pub fn set_ssl_name(self, name: ngx::ffi::ngx_str_t) {
+        // SAFETY: the upstream is live.
+        unsafe { (*self.as_ptr()).ssl_name = name }
     }
-
-    /// Prepares the block as `init` does, or round robin where there is none.
-    pub fn init_upstream(self, cf: Conf, init: ngx_http_upstream_init_pt) -> ngx_int_t {
-        type Init = unsafe extern "C" fn(
-            *mut ngx_conf_t,
-            *mut ngx_http_upstream_srv_conf_t,
-        ) -> ngx_int_t;
-
-        let init: Init = init.unwrap_or(ngx_http_upstream_init_round_robin);
-        // SAFETY: an init function of nginx gets the block that it was set in.
-        unsafe { init(cf.as_ptr(), self.as_ptr()) }
-    }
-
-    /// Starts a request as `init` does.
-    pub fn init_peer(self, request: Request, init: ngx_http_upstream_init_peer_pt) -> ngx_int_t {
-        match init {
-            // SAFETY: as in `init_upstream`.
-            Some(init) => unsafe { init(request.as_ptr(), self.as_ptr()) },
-            None => NGX_ERROR as ngx_int_t,
-        }
-    }
-
-    /// The `server` lines. The slice must not be held across a call into nginx.
-    fn servers(self) -> &'static mut [ngx_http_upstream_server_t] {
-        // SAFETY: the array belongs to the block, and nobody else reads it while the
-        // configuration is prepared.
-        unsafe {
-            let servers = (*self.as_ptr()).servers;
-            if servers.is_null() || (*servers).nelts == 0 {
-                return &mut [];
-            }
-            slice::from_raw_parts_mut((*servers).elts.cast(), (*servers).nelts)
-        }
-    }
-
-    /// How many `server` lines the block has so far.
-    pub fn server_count(self) -> usize {
-        self.servers().len()
-    }
-
-    /// Adds a `server 0.0.0.1:80`, since nginx refuses a block without any.
-    pub fn add_placeholder(self, cf: Conf) -> Option<()> {
-        let pool = cf.pool()?;
-        let parsed = addr::parse(pool, b"0.0.0.1", 80).ok()?;
-        let sockaddr = pool.copy(&parsed.sockaddr)?;
-        let name = pool.copy(&parsed.name)?;
-        let address = pool.alloc::<ngx::ffi::ngx_addr_t>()?;
-
-        // SAFETY: `address` is fresh memory; the array is the block's own, and what
-        // ngx_array_push returns is written whole, as the `server` directive does it.
-        unsafe {
-            let address = address.as_ptr().cast::<ngx::ffi::ngx_addr_t>();
-            (*address).sockaddr = sockaddr.data.cast();
-            (*address).socklen = sockaddr.len as _;
-            (*address).name = name;
-
-            let server: *mut ngx_http_upstream_server_t =
-                ngx_array_push((*self.as_ptr()).servers).cast();
-            if server.is_null() {
-                return None;
-            }
-            server.write_bytes(0, 1);
-            (*server).name = name;
-            (*server).addrs = address;
-            (*server).naddrs = 1;
-            (*server).weight = 1;
-            (*server).max_fails = 1;
-            (*server).fail_timeout = 10;
-        }
-        Some(())
-    }
-
-    /// Takes each `server 0.0.0.1` out of service when there is another server, so that nobody
-    /// dials it. True when there is no other.
-    pub fn retire_placeholders(self) -> bool {
-        let is_placeholder = |server: &ngx_http_upstream_server_t| {
-            // SAFETY: `addrs` has `naddrs` addresses, each with its sockaddr.
-            server.naddrs > 0
-                && unsafe { slice::from_raw_parts(server.addrs, server.naddrs) }.iter().all(|a| {
-                    // SAFETY: as above.
-                    addr::is_placeholder(unsafe {
-                        slice::from_raw_parts(a.sockaddr.cast(), a.socklen as usize)
-                    })
-                })
-        };
-
-        let servers = self.servers();
-        if servers.iter().all(is_placeholder) {
-            return true;
-        }
-        for server in servers.iter_mut().filter(|s| is_placeholder(s)) {
-            server.down = 1;
-        }
-        false
-    }
-}
-
-/// All `upstream{}` blocks, and the upstreams that nginx made up itself.
-pub fn all(cf: Conf) -> Vec<UpstreamConf> {
-    use ngx::http::{HttpModuleMainConf, NgxHttpUpstreamModule};
-
-    // SAFETY: nginx passes a live cf.
-    let Some(main) = NgxHttpUpstreamModule::main_conf(unsafe { &*cf.as_ptr() }) else {
-        return Vec::new();
-    };
-    // SAFETY: the array holds pointers to the blocks, which live as long as the configuration.
-    unsafe {
-        main.upstreams
-            .as_slice::<*mut ngx_http_upstream_srv_conf_t>()
-            .iter()
-            .filter_map(|us| UpstreamConf::from_ptr(*us))
-            .collect()
-    }
-}
-
-/// The block whose directives are being read.
-pub fn current(cf: Conf) -> Option<UpstreamConf> {
-    use ngx::http::{HttpModuleServerConf, NgxHttpUpstreamModule};
-
-    // SAFETY: nginx passes a live cf.
-    let us = NgxHttpUpstreamModule::server_conf(unsafe { &*cf.as_ptr() })?;
-    // SAFETY: the block lives as long as the configuration.
-    unsafe { UpstreamConf::from_ptr(core::ptr::from_ref(us).cast_mut()) }
 }
 
 /// Success, for a hook.

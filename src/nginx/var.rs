@@ -98,7 +98,8 @@ pub fn set(request: Request, name: &[u8], value: Option<&[u8]>) -> Result<(), Se
         };
 
         if let Some(set_handler) = (*variable).set_handler {
-            let slot = pool.alloc::<ngx_http_variable_value_t>().ok_or(SetError::NoMemory)?.as_ptr();
+            let slot =
+                pool.alloc::<ngx_http_variable_value_t>().ok_or(SetError::NoMemory)?.as_ptr();
             let slot = slot.cast::<ngx_http_variable_value_t>();
             write(slot);
             set_handler(request.as_ptr(), slot, (*variable).data);

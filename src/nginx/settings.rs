@@ -1,0 +1,97 @@
+//! `ngx_http_upstream_conf_t`: a location's settings, changed for one try.
+//!
+//! nginx reads timeouts and TLS names from the location's own structure. A try that wants others
+//! gets a copy, which goes back when the try has ended: copies are made for as many tries as go
+//! on at the same time, not for each request.
+
+use core::ptr;
+use std::collections::HashMap;
+
+use ngx::ffi::{ngx_http_upstream_conf_t, ngx_msec_t};
+use rustc_hash::FxBuildHasher;
+
+use super::upstream::Upstream;
+
+type Raw = ngx_http_upstream_conf_t;
+
+/// What a try wants to be different.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Milliseconds; 0 keeps the configured one.
+    pub connect_timeout: ngx_msec_t,
+    /// Milliseconds; 0 keeps the configured one.
+    pub send_timeout: ngx_msec_t,
+    /// Milliseconds; 0 keeps the configured one.
+    pub read_timeout: ngx_msec_t,
+    /// The request's own TLS name counts, not `proxy_ssl_name`.
+    pub own_ssl_name: bool,
+}
+
+impl Changes {
+    /// Whether anything is different at all.
+    #[inline]
+    pub fn any(&self) -> bool {
+        *self != Changes::default()
+    }
+
+    /// # Safety
+    /// Both are live settings, `copy` a copy of `original`.
+    unsafe fn apply(&self, copy: *mut Raw, original: *const Raw) {
+        let or = |changed, configured| if changed == 0 { configured } else { changed };
+        // SAFETY: the caller's promise. All fields that differ in any copy are set, since a copy
+        // comes from another try.
+        unsafe {
+            (*copy).connect_timeout = or(self.connect_timeout, (*original).connect_timeout);
+            (*copy).send_timeout = or(self.send_timeout, (*original).send_timeout);
+            (*copy).read_timeout = or(self.read_timeout, (*original).read_timeout);
+            #[cfg(ngx_feature = "http_ssl")]
+            {
+                (*copy).ssl_name =
+                    if self.own_ssl_name { ptr::null_mut() } else { (*original).ssl_name };
+            }
+        }
+    }
+}
+
+/// Copies of locations' settings that no try uses just now.
+#[derive(Default)]
+pub struct Copies {
+    free: HashMap<*mut Raw, Vec<Box<Raw>>, FxBuildHasher>,
+}
+
+/// Settings on loan to a try.
+#[derive(Clone, Copy)]
+pub struct Loan {
+    /// The location's own.
+    pub original: *mut Raw,
+    /// The changed ones.
+    pub copy: *mut Raw,
+}
+
+impl Copies {
+    /// Puts a copy of the location's settings, with `changes` in it, in place for `upstream`,
+    /// which has the location's own until then.
+    pub fn lend(&mut self, upstream: Upstream, changes: &Changes) -> Loan {
+        let original = upstream.conf();
+        let copy = match self.free.get_mut(&original).and_then(Vec::pop) {
+            Some(copy) => Box::into_raw(copy),
+            // SAFETY: the structure is plain data, whose pointers live as long as the
+            // configuration.
+            None => Box::into_raw(Box::new(unsafe { ptr::read(original) })),
+        };
+        // SAFETY: both are live.
+        unsafe { changes.apply(copy, original) };
+        upstream.set_conf(copy);
+        Loan { original, copy }
+    }
+
+    /// Puts the location's own settings back and takes the copy, which must be the one that
+    /// [`lend`](Self::lend) put there.
+    pub fn give_back(&mut self, upstream: Upstream, loan: Loan) {
+        upstream.set_conf(loan.original);
+        // SAFETY: `lend` made it of a box, and nobody has it any longer. A loan is given back
+        // once: it is taken out of its cell before.
+        let copy = unsafe { Box::from_raw(loan.copy) };
+        self.free.entry(loan.original).or_default().push(copy);
+    }
+}
