@@ -17,8 +17,8 @@ all: setup-build ## the release module (the default)
 	@scripts/build-module
 
 # One apt call for all of a target's needs, before anything is built.
-.PHONY: setup-build setup-demo setup-test
-setup-build setup-demo setup-test:
+.PHONY: setup-build setup-demo setup-test setup-trace
+setup-build setup-demo setup-test setup-trace:
 	@scripts/setup $(@:setup-%=%)
 
 .PHONY: demo
@@ -31,8 +31,9 @@ test: setup-test all ## unit tests and t/ on one nginx; T=t/foo.t: that file onl
 	@scripts/run-tests $(T)
 
 .PHONY: test-all
-test-all: ## the tests on stock, trixie, sid and 1.28.3
+test-all: ## the tests on stock, trixie, sid and 1.28.3, and the trace
 	@set -e; for stock in $(STOCKS); do $(MAKE) test STOCK=$$stock; done
+	@$(MAKE) test-trace
 
 .PHONY: unittest
 unittest: setup-build ## the Rust unit tests
@@ -57,9 +58,16 @@ check-setup: setup-build ## what is said when something is missing
 deny: setup-build ## licences, sources and advisories of the crates we use
 	@scripts/deny
 
+# Frames and line numbers are those of one nginx.
+trace test-trace: override STOCK := 1.28.3
+
 .PHONY: trace
-trace: setup-test ## the road of a request under gdb
+trace: setup-trace all ## the road of a request under gdb
 	@scripts/trace
+
+.PHONY: test-trace
+test-trace: setup-trace all ## the road is the one that docs/internals.md shows
+	@scripts/test-trace
 
 .PHONY: install
 install: ## the module into its nginx's modules folder (MODULES_DIR, DESTDIR)
