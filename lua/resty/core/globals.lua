@@ -1,20 +1,22 @@
 -- Warns of global variables that are made while requests are served: they are shared by all
 -- requests of the worker, which is hardly ever meant.
 
-local traceback = debug.traceback
+local warn_caller = require("resty.core.log").warn_caller
 local rawset, tostring = rawset, tostring
 
+-- A name that is taken away and made again is told of once, too.
+local told = {}
+
 local function warn(globals, name, value)
-    -- From now on the name exists, so that there is one warning a name.
     rawset(globals, name, value)
 
     local phase = ngx.get_phase()
-    if phase == "init" or phase == "init_worker" then
+    if phase == "init" or phase == "init_worker" or told[name] then
         return
     end
-    ngx.log(ngx.WARN, traceback("writing a global Lua variable ('" .. tostring(name)
-        .. "') which may lead to race conditions between concurrent requests, so prefer the use "
-        .. "of 'local' variables", 2))
+    told[name] = true
+    warn_caller("writing a global Lua variable ('" .. tostring(name) .. "') which may lead to "
+        .. "race conditions between concurrent requests, so prefer the use of 'local' variables")
 end
 
 -- Called after init_by_lua, whose globals are meant.

@@ -10,7 +10,8 @@ void ngx_http_lua_ffi_log(int level, const char *text, size_t len);
 
 local C = ffi.C
 local concat, select, type, tostring = table.concat, select, type, tostring
-local getinfo, getmetatable, rawget = debug.getinfo, debug.getmetatable, rawget
+local getinfo, getmetatable, traceback = debug.getinfo, debug.getmetatable, debug.traceback
+local rawget = rawget
 local floor = math.floor
 
 -- The arguments as one string. Runs two levels below the user's code.
@@ -41,9 +42,9 @@ local function text_of(name, first, ...)
     return concat(parts)
 end
 
--- `[lua] file:line: function(): `, of the code that called ngx.log or print.
-local function place()
-    local info = getinfo(4, "Snl")
+-- `[lua] file:line: function(): `, of the code `level` levels up.
+local function place(level)
+    local info = getinfo(level + 1, "Snl")
     if not info then
         return "[lua] "
     end
@@ -59,7 +60,7 @@ local function place()
 end
 
 local function write(level, name, first, ...)
-    local text = place() .. text_of(name, first, ...)
+    local text = place(3) .. text_of(name, first, ...)
     C.ngx_http_lua_ffi_log(level, text, #text)
 end
 
@@ -82,4 +83,18 @@ function print(...)
     end
 end
 
-return { version = base.version }
+-- A warning of what the code that called the caller does: its place in front, its stack behind.
+local function warn_caller(text)
+    local level = 3
+    local info = getinfo(level, "S")
+    while info and info.what == "C" do
+        level = level + 1
+        info = getinfo(level, "S")
+    end
+    if ngx.WARN <= C.ngx_http_lua_ffi_log_level() then
+        text = place(level) .. traceback(text, level)
+        C.ngx_http_lua_ffi_log(ngx.WARN, text, #text)
+    end
+end
+
+return { version = base.version, warn_caller = warn_caller }
