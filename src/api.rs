@@ -8,6 +8,7 @@ pub mod config;
 pub mod ctx;
 pub mod exit;
 pub mod log;
+pub mod req;
 pub mod time;
 pub mod var;
 
@@ -47,6 +48,7 @@ pub const MODULES: &[Module] = modules![
     "resty.core.globals": "resty/core/globals.lua",
     "resty.core.log": "resty/core/log.lua",
     "resty.core.phase": "resty/core/phase.lua",
+    "resty.core.request": "resty/core/request.lua",
     "resty.core.time": "resty/core/time.lua",
     "resty.core.var": "resty/core/var.lua",
 ];
@@ -69,7 +71,7 @@ macro_rules! exports {
 
 /// Every function that only Lua names: without a reference the linker drops it.
 #[used]
-pub static EXPORTS: [Export; 22] = exports![
+pub static EXPORTS: [Export; 27] = exports![
     balancer::ngx_http_lua_ffi_balancer_bind_to_local_addr,
     balancer::ngx_http_lua_ffi_balancer_get_last_failure,
     balancer::ngx_http_lua_ffi_balancer_get_tried,
@@ -87,6 +89,11 @@ pub static EXPORTS: [Export; 22] = exports![
     exit::ngx_http_lua_ffi_exit,
     log::ngx_http_lua_ffi_log,
     log::ngx_http_lua_ffi_log_level,
+    req::ngx_http_lua_ffi_req_body_data,
+    req::ngx_http_lua_ffi_req_method,
+    req::ngx_http_lua_ffi_req_nth_header,
+    req::ngx_http_lua_ffi_req_set_body_data,
+    req::ngx_http_lua_ffi_req_set_headers,
     time::ngx_http_lua_ffi_now,
     time::ngx_http_lua_ffi_time,
     time::ngx_http_lua_ffi_update_time,

@@ -5,7 +5,9 @@
 //! nothing here ever holds a `&mut` to one of them across a call.
 
 pub mod addr;
+pub mod body;
 pub mod conf;
+pub mod headers;
 pub mod log;
 pub mod peer;
 pub mod pool;

@@ -7,5 +7,6 @@ require "resty.core.time"
 require "resty.core.var"
 require "resty.core.ctx"
 require "resty.core.exit"
+require "resty.core.request"
 
 return { version = require("resty.core.base").version }

@@ -55,6 +55,12 @@ impl Request {
         unsafe { *(*self.as_ptr()).ctx.add(module.ctx_index) = ctx }
     }
 
+    /// The method, in capitals.
+    pub fn method(self) -> &'static [u8] {
+        // SAFETY: the request is live; the name lives as long as it does.
+        unsafe { super::bytes((*self.as_ptr()).method_name) }
+    }
+
     /// Whether the body goes to the peer as it comes from the client, kept nowhere.
     pub fn body_is_streamed(self) -> bool {
         // SAFETY: the request is live.
