@@ -60,8 +60,8 @@ peer 1
 --- error_log eval
 [qr/\[lua\] balancer_by_lua\(nginx\.conf:26\):4: inner\(\): writing a global Lua variable \('race'\)/,
  qr/^stack traceback:$/m,
- qr/^\tbalancer_by_lua\(nginx\.conf:26\):4: in function 'inner'$/m,
- qr/^\tbalancer_by_lua\(nginx\.conf:26\):6: in function 'outer'$/m]
+ qr/^\tbalancer_by_lua\(nginx\.conf:26\):4: in \w+ 'inner'$/m,
+ qr/^\tbalancer_by_lua\(nginx\.conf:26\):6: in \w+ 'outer'$/m]
 
 
 
