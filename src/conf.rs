@@ -12,6 +12,8 @@ use core::ffi::{c_char, c_void};
 use core::ptr;
 
 use ngx::ffi::{ngx_conf_t, ngx_int_t, ngx_process, NGX_PROCESS_SIGNALLER};
+#[cfg(ngx_feature = "http_ssl")]
+use ngx::http::HttpModuleLocationConf;
 use ngx::http::{HttpModuleMainConf, HttpModuleServerConf};
 
 use crate::balancer::addresses::Addresses;
@@ -26,6 +28,8 @@ use crate::nginx::conf::{Conf, NGX_CONF_ERROR, NGX_CONF_OK};
 use crate::nginx::log::{Log, NGX_LOG_EMERG, NGX_LOG_ERR};
 use crate::nginx::request::Request;
 use crate::nginx::settings::Copies;
+#[cfg(ngx_feature = "http_ssl")]
+use crate::nginx::ssl;
 use crate::nginx::upstream::{ERROR, OK};
 use crate::nginx::upstream_conf::{self, UpstreamConf};
 use crate::phase::Phase;
@@ -147,14 +151,93 @@ impl SrvConf {
     }
 }
 
+/// The configuration of a location, for what its upstream may need.
+#[cfg(ngx_feature = "http_ssl")]
+#[derive(Default)]
+pub struct LocConf {
+    location: Cell<ssl::Location>,
+    /// Where TLS settings stand in it or around it.
+    tls: Cell<ssl::Configured>,
+}
+
+#[cfg(ngx_feature = "http_ssl")]
+impl LocConf {
+    /// The configuration of the location that is being made or merged.
+    fn of(cf: Conf) -> Option<&'static Self> {
+        // SAFETY: nginx passes a live cf.
+        Module::location_conf(unsafe { &*cf.as_ptr() })
+    }
+
+    /// Gives the location the TLS contexts that its balancer may want.
+    fn merge(&self, cf: Conf, around: &LocConf) -> Option<()> {
+        let has_balancer = |us| SrvConf::of(us).is_some_and(|srv| srv.balancer().is_some());
+        let around = (around.location.get(), around.tls.get());
+        self.location.set(ssl::Location::of(cf));
+        self.tls.set(ssl::make_contexts(cf, around, self.location.get(), has_balancer)?);
+        Some(())
+    }
+}
+
+/// Makes the configuration of a location.
+///
+/// # Safety
+/// nginx calls it with its cf.
+#[cfg(ngx_feature = "http_ssl")]
+#[no_mangle]
+pub unsafe extern "C" fn ngx_http_lua_balancer_create_loc_conf(cf: *mut ngx_conf_t) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    create::<LocConf>(unsafe { Conf::from_ptr(cf) })
+}
+
+/// Completes the configuration of a location, after all of nginx's own modules.
+///
+/// # Safety
+/// nginx calls it with its cf, and with what `create_loc_conf` made.
+#[cfg(ngx_feature = "http_ssl")]
+#[no_mangle]
+pub unsafe extern "C" fn ngx_http_lua_balancer_merge_loc_conf(
+    cf: *mut ngx_conf_t,
+    around: *mut c_void,
+    conf: *mut c_void,
+) -> *mut c_char {
+    guard(NGX_CONF_ERROR, || {
+        // SAFETY: the caller's promise.
+        let (cf, around, conf) = unsafe {
+            let around = around.cast::<LocConf>().as_ref();
+            (Conf::from_ptr(cf), around, conf.cast::<LocConf>().as_ref())
+        };
+        match (cf, around, conf) {
+            (Some(cf), Some(around), Some(conf)) => {
+                conf.merge(cf, around).map_or(NGX_CONF_ERROR, |()| NGX_CONF_OK)
+            }
+            _ => NGX_CONF_ERROR,
+        }
+    })
+}
+
 /// Comes before the first directive.
 ///
 /// # Safety
 /// nginx calls it with its cf.
 #[no_mangle]
-pub unsafe extern "C" fn ngx_http_lua_balancer_preconfiguration(_cf: *mut ngx_conf_t) -> ngx_int_t {
+pub unsafe extern "C" fn ngx_http_lua_balancer_preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
     log_panics();
-    OK
+    guard(ERROR, || {
+        // SAFETY: the caller's promise.
+        let Some(cf) = (unsafe { Conf::from_ptr(cf) }) else { return ERROR };
+        #[cfg(ngx_feature = "http_ssl")]
+        if let Some(http) = LocConf::of(cf) {
+            http.location.set(ssl::Location::of(cf));
+        }
+        if cf.has_module(c"ngx_http_lua_module") {
+            cf.emerg(
+                "ngx_http_lua_module is loaded as well, whose directives have the same names: \
+                 remove one of the two load_module lines",
+            );
+            return ERROR;
+        }
+        OK
+    })
 }
 
 /// Makes the configuration of `http{}`.

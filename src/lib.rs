@@ -47,6 +47,12 @@ unsafe impl HttpModuleServerConf for Module {
     type ServerConf = SrvConf;
 }
 
+// SAFETY: `ngx_http_lua_balancer_create_loc_conf` makes nothing else.
+#[cfg(ngx_feature = "http_ssl")]
+unsafe impl ngx::http::HttpModuleLocationConf for Module {
+    type LocationConf = conf::LocConf;
+}
+
 static CONTEXT: ngx_http_module_t = ngx_http_module_t {
     preconfiguration: Some(conf::ngx_http_lua_balancer_preconfiguration),
     postconfiguration: Some(conf::ngx_http_lua_balancer_postconfiguration),
@@ -54,7 +60,13 @@ static CONTEXT: ngx_http_module_t = ngx_http_module_t {
     init_main_conf: Some(conf::ngx_http_lua_balancer_init_main_conf),
     create_srv_conf: Some(conf::ngx_http_lua_balancer_create_srv_conf),
     merge_srv_conf: None,
+    #[cfg(ngx_feature = "http_ssl")]
+    create_loc_conf: Some(conf::ngx_http_lua_balancer_create_loc_conf),
+    #[cfg(ngx_feature = "http_ssl")]
+    merge_loc_conf: Some(conf::ngx_http_lua_balancer_merge_loc_conf),
+    #[cfg(not(ngx_feature = "http_ssl"))]
     create_loc_conf: None,
+    #[cfg(not(ngx_feature = "http_ssl"))]
     merge_loc_conf: None,
 };
 

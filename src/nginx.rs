@@ -13,6 +13,8 @@ pub mod peer;
 pub mod pool;
 pub mod request;
 pub mod settings;
+#[cfg(ngx_feature = "http_ssl")]
+pub mod ssl;
 pub mod upstream;
 pub mod upstream_conf;
 pub mod var;

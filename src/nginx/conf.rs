@@ -1,11 +1,11 @@
 //! `ngx_conf_t`: the configuration file that is being read.
 
-use core::ffi::{c_char, c_void};
+use core::ffi::{c_char, c_void, CStr};
 use core::ptr::NonNull;
 
 use ngx::ffi::{
-    ngx_conf_file_t, ngx_conf_log_error, ngx_conf_t, ngx_get_full_name, ngx_read_file, ngx_str_t,
-    NGX_LOG_ALERT, NGX_LOG_EMERG, NGX_LOG_WARN, NGX_OK,
+    ngx_conf_file_t, ngx_conf_log_error, ngx_conf_t, ngx_get_full_name, ngx_module_t,
+    ngx_read_file, ngx_str_t, NGX_LOG_ALERT, NGX_LOG_EMERG, NGX_LOG_WARN, NGX_OK,
 };
 
 use super::bytes;
@@ -62,6 +62,26 @@ impl Conf {
             (*args).as_slice::<ngx_str_t>().first().map_or(&b""[..], |s| bytes(*s))
         };
         String::from_utf8_lossy(name).into_owned()
+    }
+
+    /// All modules of nginx, built in or loaded.
+    pub fn modules(self) -> impl Iterator<Item = &'static ngx_module_t> {
+        // SAFETY: the cycle's table of modules ends with a null pointer, and they stay where they
+        // are as long as the cycle lives.
+        let mut next = unsafe { (*(*self.as_ptr()).cycle).modules };
+        core::iter::from_fn(move || {
+            // SAFETY: as above.
+            unsafe {
+                let module = (*next).as_ref()?;
+                next = next.add(1);
+                Some(module)
+            }
+        })
+    }
+
+    /// Whether nginx has a module.
+    pub fn has_module(self, name: &CStr) -> bool {
+        self.modules().any(|module| module_name(module) == name.to_bytes())
     }
 
     /// The prefix that relative paths of Lua files stand under (`-p`), without a closing slash.
@@ -169,6 +189,15 @@ impl Conf {
     pub fn warn(self, message: &str) {
         self.message(NGX_LOG_WARN, message);
     }
+}
+
+/// The name of a module.
+pub fn module_name(module: &ngx_module_t) -> &'static [u8] {
+    if module.name.is_null() {
+        return b"";
+    }
+    // SAFETY: nginx gives each module its name, a string literal, before it reads a configuration.
+    unsafe { CStr::from_ptr(module.name) }.to_bytes()
 }
 
 /// Why [`Conf::next_byte`] has none.

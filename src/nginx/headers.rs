@@ -10,8 +10,8 @@ use ngx::ffi::{
 };
 use ngx::http::{HttpModuleMainConf, NgxHttpCoreModule};
 
-use super::bytes;
 use super::request::Request;
+use super::{bytes, var};
 
 /// There is no memory left.
 #[derive(Debug)]
@@ -71,7 +71,22 @@ pub fn set(request: Request, name: &[u8], values: &[&[u8]]) -> Result<(), NoMemo
         }
     }
     point_to(request, wanted, hash, first);
+    var::forget(request, |variable| shows(variable, wanted));
     Ok(())
+}
+
+/// Whether a variable is made of the header `lowcase`.
+fn shows(variable: &[u8], lowcase: &[u8]) -> bool {
+    let same = |a: &[u8], b: &[u8]| {
+        let dash = |c: &u8| if *c == b'-' { b'_' } else { *c };
+        a.iter().map(dash).eq(b.iter().map(dash))
+    };
+    match variable.strip_prefix(b"http_") {
+        Some(name) => same(name, lowcase),
+        None if lowcase == b"cookie" => variable.starts_with(b"cookie_"),
+        // $host, $content_length, $content_type
+        None => same(variable, lowcase),
+    }
 }
 
 /// Makes nginx's own pointer to a header it knows (`headers_in.host`) point to `header`, or to
@@ -215,6 +230,21 @@ mod tests {
     fn a_value_cannot_end_its_line() {
         assert_eq!(escape(b"a\r\nX: y\0\x7f\tz", is_field_byte), b"a%0D%0AX: y%00%7F\tz");
         assert_eq!(escape("é".as_bytes(), is_field_byte), "é".as_bytes());
+    }
+
+    #[test]
+    fn variables_show_headers() {
+        for (variable, header, shown) in [
+            ("http_x_a", "x-a", true),
+            ("http_x_a", "x-b", false),
+            ("http_host", "host", true),
+            ("host", "host", true),
+            ("content_type", "content-type", true),
+            ("cookie_a", "cookie", true),
+            ("cookie_a", "host", false),
+        ] {
+            assert_eq!(super::shows(variable.as_bytes(), header.as_bytes()), shown, "{variable}");
+        }
     }
 
     #[test]

@@ -113,6 +113,21 @@ pub fn set(request: Request, name: &[u8], value: Option<&[u8]>) -> Result<(), Se
     Err(SetError::NotChangeable)
 }
 
+/// Forgets the values that nginx has kept of some variables, since what they show has changed.
+pub fn forget(request: Request, changed: impl Fn(&[u8]) -> bool) {
+    // SAFETY: the request is live, and r->variables has a place for each indexed variable.
+    unsafe {
+        let Some(main) = NgxHttpCoreModule::main_conf(&*request.as_ptr()) else { return };
+        for (n, variable) in main.variables.as_slice::<ngx_http_variable_t>().iter().enumerate() {
+            if variable.get_handler.is_some() && changed(bytes(variable.name)) {
+                let value = (*request.as_ptr()).variables.add(n);
+                (*value).set_valid(0);
+                (*value).set_not_found(0);
+            }
+        }
+    }
+}
+
 fn find(request: Request, lower: &[u8], hash: usize) -> Option<NonNull<ngx_http_variable_t>> {
     // SAFETY: the request is live.
     let main: &ngx_http_core_main_conf_t =
