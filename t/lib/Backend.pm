@@ -6,14 +6,22 @@ package Backend;
 #   --- upstream   instead of it: all that stands in `upstream backend { }`
 #
 # Three peers answer on the ports P1, P2 and P3, on 127.0.0.1 and [::1], and on a unix socket:
-# "peer 1", which connection it was and how many requests that one has carried. Left out, the
-# request is GET /t and `location /t` passes to the upstream.
+# "peer 1", which connection it was and how many requests that one has carried. The request tells
+# them how to fail: with `s2=503` in it peer 2 answers 503, and with `s2=444` it closes the
+# connection without an answer; with `n2=…` it does so for the requests of a connection after the
+# first only. Nobody listens on P4, and whoever connects to P5 is never answered.
+#
+# Left out, the request is GET /t and `location /t` passes to the upstream; its answer shows
+# $upstream_addr and $upstream_status, and $seen, which Lua may write.
 
 use strict;
 use warnings;
 
+use Peer;
 use Test::Nginx::Socket ();
 use Test::Nginx::Util ();
+
+our $silent = Peer::silent($ENV{TEST_NGINX_P5}) if $ENV{TEST_NGINX_P5};
 
 my $peers = <<'EOC';
     map $server_addr:$server_port $peer {
@@ -21,6 +29,22 @@ my $peers = <<'EOC';
         "~:$TEST_NGINX_P2$" 2;
         "~:$TEST_NGINX_P3$" 3;
         default $server_addr;
+    }
+    map $peer $asked {
+        1 $arg_s1;
+        2 $arg_s2;
+        3 $arg_s3;
+        default $arg_s;
+    }
+    map $peer $asked_later {
+        1 $arg_n1;
+        2 $arg_n2;
+        3 $arg_n3;
+        default $arg_n;
+    }
+    map $connection_requests $answer {
+        1 $asked;
+        default $asked$asked_later;
     }
     server {
         listen 127.0.0.1:$TEST_NGINX_P1;
@@ -35,13 +59,21 @@ my $peers = <<'EOC';
             add_header X-Family $server_addr;
             add_header X-Connection $connection;
             add_header X-Requests $connection_requests;
+            ANSWERS
             return 200 "peer $peer\n";
         }
     }
 EOC
+$peers =~ s/ANSWERS/join "\n            ", map "if (\$answer = $_) { return $_"
+    . ($_ == 444 ? '; }' : qq( "peer \$peer says $_\\n"; })),
+    403, 404, 429, 444, 500, 502, 503, 504/e;
 
 my $location = <<'EOC';
     location /t {
+        set $seen "";
+        add_header X-Seen $seen always;
+        add_header X-Addr $upstream_addr always;
+        add_header X-Status $upstream_status always;
         proxy_pass http://backend;
         proxy_http_version 1.1;
         proxy_set_header Connection "";
@@ -61,6 +93,12 @@ Test::Nginx::Util::add_block_preprocessor(sub {
     $block->set_value('http_config', $http . $peers);
 
     $block->set_value('config', $location) if !defined $block->config;
+    # Test::Nginx knows the ports by their names in most sections, but not in all.
+    for my $section (qw(response_headers raw_response_headers_like)) {
+        my $value = $block->$section // next;
+        $value =~ s/\$(TEST_NGINX_\w+)/$ENV{$1}/g for ref $value ? @$value : $value;
+        $block->set_value($section, $value);
+    }
     if (!grep { defined $block->$_ } qw(request pipelined_requests raw_request must_die)) {
         $block->set_value('request', 'GET /t');
     }
