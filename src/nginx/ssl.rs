@@ -11,9 +11,9 @@ use core::ptr;
 
 use ngx::ffi::{
     ngx_array_t, ngx_command_t, ngx_http_conf_ctx_t, ngx_http_upstream_conf_t, ngx_int_t,
-    ngx_module_t, ngx_pool_cleanup_add, ngx_ssl_certificate, ngx_ssl_ciphers, ngx_ssl_cleanup_ctx,
-    ngx_ssl_client_session_cache, ngx_ssl_conf_commands, ngx_ssl_create, ngx_ssl_crl, ngx_ssl_t,
-    ngx_ssl_trusted_certificate, ngx_str_t, ngx_uint_t, NGX_OK,
+    ngx_module_t, ngx_pcalloc, ngx_pool_cleanup_add, ngx_ssl_certificate, ngx_ssl_ciphers,
+    ngx_ssl_cleanup_ctx, ngx_ssl_client_session_cache, ngx_ssl_conf_commands, ngx_ssl_create,
+    ngx_ssl_crl, ngx_ssl_t, ngx_ssl_trusted_certificate, ngx_str_t, ngx_uint_t, NGX_OK,
 };
 
 use super::bytes;
@@ -101,21 +101,33 @@ impl Settings {
                 || (*upstream).ssl_verify == 1
                 || !(*upstream).ssl_name.is_null()
                 || !(*upstream).ssl_certificate.is_null()
+                || (*upstream).ssl_session_reuse == 0
                 || path("ssl_trusted_certificate")
+                || path("ssl_crl")
+                || self.get::<ngx_str_t>("ssl_ciphers").is_some_and(|s| bytes(s) != b"DEFAULT")
         }
     }
 
     /// Makes the context, in the steps of `ngx_http_proxy_set_ssl`.
-    fn make_context(&self, cf: Conf, ssl: *mut ngx_ssl_t) -> Option<()> {
+    fn make_context(&self, cf: Conf, upstream: *mut ngx_http_upstream_conf_t) -> Option<()> {
         fn done(rc: ngx_int_t) -> Option<()> {
             (rc == NGX_OK as ngx_int_t).then_some(())
         }
 
         let cf = cf.as_ptr();
-        let upstream = self.upstream()?;
         // SAFETY: all of these are merged settings of a live location, of the types that the
         // functions want; the cleanup frees the context with the cycle.
         unsafe {
+            if (*upstream).ssl.is_null() {
+                // On nginx 1.22 a location that passes to http:// has none at all.
+                let ssl: *mut ngx_ssl_t = ngx_pcalloc((*cf).pool, size_of::<ngx_ssl_t>()).cast();
+                if ssl.is_null() {
+                    return None;
+                }
+                (*ssl).log = (*cf).log;
+                (*upstream).ssl = ssl;
+            }
+            let ssl = (*upstream).ssl;
             let protocols = self.get::<ngx_uint_t>("ssl_protocols")?;
             done(ngx_ssl_create(ssl, protocols, ptr::null_mut()))?;
             let cleanup = ngx_pool_cleanup_add((*cf).pool, 0);
@@ -179,14 +191,14 @@ pub fn make_contexts(
         let (outer_ssl, ssl, us) =
             unsafe { ((*outer_upstream).ssl, (*upstream).ssl, (*upstream).upstream) };
 
-        // A location with a setting of its own gets a structure of its own when it is merged.
+        // Since 1.23 a location with a setting of its own gets a structure of its own.
         *configured |= ssl != outer_ssl || inner.differ_from_default();
         // SAFETY: nginx's upstreams live as long as the configuration.
         let wanted = unsafe { UpstreamConf::from_ptr(us) }.is_some_and(wants);
         // SAFETY: `ssl` is null or live.
-        let missing = unsafe { ssl.as_ref() }.is_some_and(|ssl| ssl.ctx.is_null());
+        let missing = unsafe { ssl.as_ref() }.is_none_or(|ssl| ssl.ctx.is_null());
         if *configured && wanted && missing {
-            inner.make_context(cf, ssl)?;
+            inner.make_context(cf, upstream)?;
         }
     }
     Some(configured)
