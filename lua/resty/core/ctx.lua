@@ -22,10 +22,11 @@ local function keep(r, ctx)
     end
 end
 
+-- Called with a tail call: the level above is the user's code.
 local function get()
     local r = get_request()
     if not r then
-        error("no request found", 3)
+        error("no request found", 2)
     end
     local ref = C.ngx_http_lua_ffi_get_ctx_ref(r)
     if ref > 0 then
