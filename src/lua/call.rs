@@ -71,7 +71,7 @@ pub(super) unsafe fn push_handler(state: State) -> c_int {
 
 /// The message handler of `lua_pcall`: makes a text of whatever was raised, and adds where.
 ///
-/// Uses 3 stack slots; luaL_traceback checks for its own.
+/// Uses 4 stack slots; luaL_traceback checks for its own.
 unsafe extern "C-unwind" fn traceback(state: *mut ffi::lua_State) -> c_int {
     // No value here has a destructor: a Lua error may unwind through this frame.
     // SAFETY: LuaJIT calls the handler with the raised value as its only argument and at least
@@ -89,8 +89,11 @@ unsafe extern "C-unwind" fn traceback(state: *mut ffi::lua_State) -> c_int {
                 ffi::lua_replace(state, 1);
             }
         }
-        let text = ffi::lua_tolstring(state, 1, core::ptr::null_mut());
-        ffi::luaL_traceback(state, state, text, 1);
+        // luaL_traceback takes the message up to its first NUL only, so it is put in front here.
+        ffi::lua_pushvalue(state, 1);
+        ffi::lua_pushlstring(state, c"\n".as_ptr(), 1);
+        ffi::luaL_traceback(state, state, core::ptr::null(), 1);
+        ffi::lua_concat(state, 3);
     }
     1
 }
