@@ -27,8 +27,7 @@ demo: setup-demo all ## the module at work; KEEP=1 leaves nginx up
 
 .PHONY: test
 test: setup-test all ## unit tests and t/ on one nginx; T=t/foo.t: that file only
-	@$(if $(T),,scripts/unittest)
-	@scripts/run-tests $(T)
+	@failed=0; $(if $(T),,scripts/unittest || failed=1;) scripts/run-tests $(T) || failed=1; exit $$failed
 
 .PHONY: test-all
 test-all: ## the tests on stock, trixie, sid and 1.28.3, and the trace

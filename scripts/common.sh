@@ -54,6 +54,14 @@ nginx_version() {
     "$1" -v 2>&1 | sed -n 's|^nginx version: nginx/\([0-9.]*\).*|\1|p'
 }
 
+# nginx_elf: the binary itself, where $NGINX is a script that runs it.
+nginx_elf() {
+    case $STOCK in
+        trixie | sid) echo "$BUILD/stock/$STOCK/root/usr/sbin/nginx" ;;
+        *) readlink -f -- "$NGINX" ;;
+    esac
+}
+
 # source_version TREE: 1.22.1
 source_version() {
     sed -n 's/^#define NGINX_VERSION *"\(.*\)"/\1/p' "$1/src/core/nginx.h"
