@@ -211,9 +211,7 @@ impl PeerData {
 
     /// Runs the chunk, or takes the next of the peers that it gave, and does what it says.
     fn get(&self, pc: Peer) -> ngx_int_t {
-        let mut tries = self.tries.get();
-        pc.set_tries(tries.begin(pc.tries()));
-        self.tries.set(tries);
+        self.tries.set(self.tries.get().begin());
         self.reset();
 
         if let Some(log) = pc.log() {
@@ -337,9 +335,7 @@ impl PeerData {
     /// did so in a row.
     pub fn declined(&self, pc: Peer) -> usize {
         self.last_state.set(FAILED);
-        let mut tries = self.tries.get();
-        pc.set_tries(tries.end(pc.tries()));
-        self.tries.set(tries);
+        Self::count_try(pc);
         pc.set_name(self.balancer.name());
         self.declined_in_a_row.set(self.declined_in_a_row.get() + 1);
         self.declined_in_a_row.get()
@@ -355,9 +351,17 @@ impl PeerData {
         if !self.is_chosen() {
             return self.original.free(pc, state);
         }
-        let mut tries = self.tries.get();
-        pc.set_tries(tries.end(pc.tries()));
-        self.tries.set(tries);
+        Self::count_try(pc);
+    }
+
+    /// Takes a try off.
+    ///
+    /// nginx gives it back when the connection was a pooled one that turned out dead
+    /// (`ngx_http_upstream_next`: `peer.tries++`), without a word to the balancer. A request that
+    /// finds many such in the pool would so pass its limit: it looks at `cached` after this.
+    fn count_try(pc: Peer) {
+        pc.set_tries(pc.tries().saturating_sub(1));
+        pc.forget_cached();
     }
 }
 

@@ -73,6 +73,12 @@ impl Peer {
         }
     }
 
+    /// Lets nginx take the connection of this try for a new one.
+    pub fn forget_cached(self) {
+        // SAFETY: pc is live.
+        unsafe { (*self.as_ptr()).set_cached(0) }
+    }
+
     /// Names the peer in `$upstream_addr` without having one.
     pub fn set_name(self, name: *mut ngx_str_t) {
         // SAFETY: pc is live; the name lives as long as the request.
