@@ -124,12 +124,17 @@ sub request {
     return { head => $head, line => $line, headers => \%headers, body => $body };
 }
 
+sub write {
+    my ($self, $bytes) = @_;
+    syswrite $self->{socket}, $bytes;
+}
+
 # Answers 200 with a body and headers.
 sub answer {
     my ($self, $body, @headers) = @_;
     my $head = "HTTP/1.1 200 OK\r\nContent-Length: " . length($body) . "\r\n";
     $head .= shift(@headers) . ': ' . shift(@headers) . "\r\n" while @headers;
-    syswrite $self->{socket}, "$head\r\n$body";
+    $self->write("$head\r\n$body");
 }
 
 1;
