@@ -155,6 +155,9 @@ sub stop {
 
 sub log { slurp("$_[0]{root}/logs/error.log") }
 
+# All that it said: until its error log is open, nginx speaks to standard error.
+sub said { slurp("$_[0]{root}/run.out") . $_[0]->log }
+
 # How often the error log has the text.
 sub logged {
     my ($self, $text) = @_;
