@@ -5,11 +5,11 @@ use warnings;
 
 use lib 't/lib';
 use Backend;
-use Peer;
+use FakePeer;
 use Test::Nginx::Socket 'no_plan';
 
-our $full = Peer::full($ENV{TEST_NGINX_P6});
-our $odd = Peer->new($ENV{TEST_NGINX_P8}, sub {
+our $full = FakePeer::full($ENV{TEST_NGINX_P6});
+our $odd = FakePeer->new($ENV{TEST_NGINX_P8}, sub {
     my ($connection) = @_;
     $connection->request;
     $connection->write("HTTP/1.1 200 OK\r\nX\0: a name with a NUL\r\n\r\n");

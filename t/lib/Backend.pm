@@ -17,11 +17,11 @@ package Backend;
 use strict;
 use warnings;
 
-use Peer;
+use FakePeer;
 use Test::Nginx::Socket ();
 use Test::Nginx::Util ();
 
-our $silent = Peer::silent($ENV{TEST_NGINX_P5}) if $ENV{TEST_NGINX_P5};
+our $silent = FakePeer::silent($ENV{TEST_NGINX_P5}) if $ENV{TEST_NGINX_P5};
 
 my $peers = <<'EOC';
     map $server_addr:$server_port $peer {
@@ -59,6 +59,8 @@ my $peers = <<'EOC';
             add_header X-Family $server_addr;
             add_header X-Connection $connection;
             add_header X-Requests $connection_requests;
+            add_header X-From $remote_addr;
+            add_header X-From-Port $remote_port;
             ANSWERS
             return 200 "peer $peer\n";
         }
