@@ -105,6 +105,11 @@ pub fn local(pool: Pool, text: &[u8]) -> Option<*mut ngx_addr_t> {
     if text.is_empty() || text.iter().any(u8::is_ascii_control) {
         return None;
     }
+    // nginx takes an IPv6 address in brackets with a port only.
+    let text = match text {
+        [b'[', ip6 @ .., b']'] if ip6.contains(&b':') => ip6,
+        text => text,
+    };
     let name = pool.copy(text)?;
     let memory = pool.alloc::<ngx_addr_t>()?.as_ptr().cast::<ngx_addr_t>();
     // SAFETY: fresh memory of the right size; nginx reads the text and fills the address in.
