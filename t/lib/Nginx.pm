@@ -164,17 +164,43 @@ sub logged {
     return scalar(() = $self->log =~ /\Q$text\E/g);
 }
 
+# The version as a number: 1.022001.
+sub version {
+    my ($self) = @_;
+    $self->run('-v')->{out} =~ m{nginx/(\d+)\.(\d+)\.(\d+)} or die "no version\n";
+    return sprintf '%d.%03d%03d', $1, $2, $3;
+}
+
 # One request over a connection of its own.
 sub get {
     my ($self, $path, $port, @headers) = @_;
+    return $self->request("GET $path HTTP/1.1", $port, '', 'Connection: close', @headers);
+}
+
+# The same in full: a request line, a body, headers.
+sub request {
+    my ($self, $line, $port, $body, @headers) = @_;
     my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Timeout => 15)
         or die "port $port: $!";
-    print $socket join "\r\n", "GET $path HTTP/1.1", 'Host: localhost', 'Connection: close',
-        @headers, '', '';
+    push @headers, 'Content-Length: ' . length $body if length $body;
+    print $socket join "\r\n", $line, 'Host: localhost', @headers, '', $body;
     local $/;
-    my ($head, $body) = split /\r\n\r\n/, <$socket> // '', 2;
+    (my $head, $body) = split /\r\n\r\n/, <$socket> // '', 2;
     my ($status) = ($head // '') =~ m{^HTTP/1\.1 (\d+)};
-    return { status => $status // 0, head => $head // '', body => $body // '' };
+    ($head, $body) = ($head // '', $body // '');
+    $body = dechunk($body) if $head =~ /^Transfer-Encoding: chunked\r?$/mi;
+    return { status => $status // 0, head => "$head\r\n", body => $body };
+}
+
+sub dechunk {
+    my ($chunks) = @_;
+    my $body = '';
+    while ($chunks =~ s/^([0-9a-f]+)\r\n//i) {
+        my $size = hex $1 or last;
+        $body .= substr $chunks, 0, $size, '';
+        $chunks =~ s/^\r\n//;
+    }
+    return $body;
 }
 
 END {

@@ -1,140 +1,150 @@
 package Peer;
 
-# Peers that do what no nginx does, on a port of the test's own. They go when the test ends.
+# Peers that speak what nginx itself cannot serve: FastCGI, uwsgi, SCGI and memcached's protocol.
 #
-#   my $silent = Peer::silent(port(8));     # takes connections and never says anything
-#   my $full = Peer::full(port(9));         # connections to it are never established
-#   my $peer = Peer->new(port(7), sub {     # runs once a connection, in a process of its own
-#       my ($connection, $number) = @_;
-#       while (my $request = $connection->request) {    # {head}, {body}, {line}, {headers}
-#           $connection->answer("peer\n", 'X-Number' => $number);
-#       }
-#   });
-#   $peer->requests;                        # what came so far, from all connections, in order
+#   Peer::start(fastcgi => port(3));
+#
+# Each answers a request with one line that tells what arrived and over which connection:
+#
+#   fastcgi: POST /t?a=b [the body], connection 2, request 1
+#
+# A connection has a process of its own; all end with the test.
 
 use strict;
 use warnings;
 
-use File::Temp ();
 use IO::Socket::INET;
 use POSIX ();
-use Socket qw(SOL_SOCKET SO_RCVBUF);
 
-my @running;
+my %serve = (fastcgi => \&fastcgi, uwsgi => \&uwsgi, scgi => \&scgi, memcached => \&memcached);
+my @groups;
 
-sub listener {
-    my ($port, %more) = @_;
-    return IO::Socket::INET->new(
-        LocalAddr => '127.0.0.1', LocalPort => $port, ReuseAddr => 1, Listen => 64, %more,
-    ) // die "port $port: $!";
-}
+sub start {
+    my ($protocol, $port) = @_;
+    my $serve = $serve{$protocol} or die "no protocol $protocol\n";
+    # It listens before it is needed: nobody has to wait for it.
+    my $listen = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port, Listen => 16, ReuseAddr => 1)
+        or die "port $port: $!";
 
-# The kernel takes connections, and little of what is sent on them; nobody reads it.
-sub silent {
-    my ($port) = @_;
-    my $socket = listener($port);
-    setsockopt $socket, SOL_SOCKET, SO_RCVBUF, 4096 or die "SO_RCVBUF: $!";
-    return $socket;
-}
-
-# The kernel drops what asks for a connection once the queue is full of those that nobody takes.
-sub full {
-    my ($port) = @_;
-    my $socket = listener($port, Listen => 1);
-    my @queue = ($socket);
-    for (1 .. 16) {
-        my $in_queue = IO::Socket::INET->new(
-            PeerAddr => '127.0.0.1', PeerPort => $port, Timeout => 0.2,
-        );
-        return \@queue if !$in_queue;
-        push @queue, $in_queue;
-    }
-    die "the queue of port $port does not fill\n";
-}
-
-sub new {
-    my ($class, $port, $serve) = @_;
-    my $socket = listener($port);
-    my $log = File::Temp->new;
-    $log->autoflush(1);
-
-    my $parent = $$;
     my $pid = fork // die "fork: $!";
-    if (!$pid) {
-        $SIG{CHLD} = 'IGNORE';
-        for (my $number = 1; ; $number++) {
-            my $client = $socket->accept or next;
-            my $child = fork;
-            next if !defined $child || $child;
-            # A connection that hangs must not outlive the test.
-            alarm 60;
-            open my $out, '>>', $log->filename or POSIX::_exit(1);
-            $out->autoflush(1);
-            eval { $serve->(bless({ socket => $client, log => $out, buffer => '' },
-                'Peer::Connection'), $number) };
-            warn "a fake peer fails: $@" if $@;
+    if ($pid) {
+        POSIX::setpgid($pid, $pid);
+        push @groups, $pid;
+        return;
+    }
+    POSIX::setpgid(0, 0);
+    $SIG{CHLD} = 'IGNORE';
+    my $number = 0;
+    while (my $connection = $listen->accept) {
+        $number++;
+        if (!(fork // die "fork: $!")) {
+            $serve->($connection, $number);
             POSIX::_exit(0);
         }
+        close $connection;
     }
-    my $self = bless { pid => $pid, log => $log, parent => $parent }, $class;
-    push @running, $self;
-    return $self;
+    POSIX::_exit(0);
 }
-
-# The heads of the requests so far.
-sub requests {
-    my ($self) = @_;
-    open my $in, '<', $self->{log}->filename or die $!;
-    local $/ = "\0";
-    return map { chomp; $_ } <$in>;
-}
-
-sub forget { truncate $_[0]{log}->filename, 0 }
 
 END {
     my $status = $?;
-    for my $peer (grep $_->{parent} == $$, @running) {
-        kill 'KILL', $peer->{pid};
-        waitpid $peer->{pid}, 0;
-    }
+    kill 'KILL', map -$_, @groups;
+    waitpid $_, 0 for @groups;
     $? = $status;
 }
 
-package Peer::Connection;
-
-# More bytes; false at the end.
-sub more {
-    my ($self) = @_;
-    return sysread $self->{socket}, $self->{buffer}, 65536, length $self->{buffer};
+# Exactly so many bytes; the connection's process ends when they do not come.
+sub take {
+    my ($connection, $size) = @_;
+    my $data = '';
+    while (length $data < $size) {
+        sysread($connection, $data, $size - length $data, length $data) or POSIX::_exit(0);
+    }
+    return $data;
 }
 
-# The next request, its body read by Content-Length; nothing at the end.
-sub request {
-    my ($self) = @_;
-    $self->more or return until $self->{buffer} =~ /\r\n\r\n/;
-    $self->{buffer} =~ s/^(.*?)\r\n\r\n//s;
-    my $head = $1;
-    my ($line, @lines) = split /\r\n/, $head;
-    my %headers = map { my ($name, $value) = split /: */, $_, 2; (lc $name => $value) } @lines;
-
-    my $length = $headers{'content-length'} // 0;
-    while (length $self->{buffer} < $length) { $self->more or return }
-    my $body = substr $self->{buffer}, 0, $length, '';
-    syswrite $self->{log}, "$head\r\n\r\n$body\0";
-    return { head => $head, line => $line, headers => \%headers, body => $body };
+# Up to and including a mark.
+sub take_until {
+    my ($connection, $mark) = @_;
+    my $data = '';
+    $data .= take($connection, 1) until substr($data, -length $mark) eq $mark;
+    return $data;
 }
 
-sub write {
-    my ($self, $bytes) = @_;
-    syswrite $self->{socket}, $bytes;
+sub give {
+    my ($connection, $data) = @_;
+    while (length $data) {
+        my $size = syswrite($connection, $data) or POSIX::_exit(0);
+        substr $data, 0, $size, '';
+    }
 }
 
-# Answers 200 with a body and headers.
-sub answer {
-    my ($self, $body, @headers) = @_;
-    my $head = "HTTP/1.1 200 OK\r\nContent-Length: " . length($body) . "\r\n";
-    $head .= shift(@headers) . ': ' . shift(@headers) . "\r\n" while @headers;
-    $self->write("$head\r\n$body");
+sub told {
+    my ($protocol, $vars, $body, $number, $request) = @_;
+    $body = length($body) . ' bytes' if length $body > 1000;
+    return "$protocol: $vars->{REQUEST_METHOD} $vars->{REQUEST_URI} [$body], connection $number, request $request\n";
+}
+
+sub fastcgi {
+    my ($connection, $number) = @_;
+    for (my $request = 1; ; $request++) {
+        my ($params, $body, $keep, $id) = ('', '', 0, 0);
+        while (1) {
+            (my ($type, $size, $padding));
+            (undef, $type, $id, $size, $padding) = unpack 'CCnnC', take($connection, 8);
+            my $data = take($connection, $size);
+            take($connection, $padding);
+            if ($type == 1) { $keep = (unpack 'nC', $data)[1] & 1 }
+            elsif ($type == 4) { $params .= $data }
+            elsif ($type == 5) { $body .= $data; last if !$size }
+        }
+        my %vars;
+        while (length $params) {
+            my @sizes;
+            for (1, 2) {
+                my $size = unpack 'C', $params;
+                my $wide = $size & 0x80;
+                $size = $wide ? unpack('N', $params) & 0x7fffffff : $size;
+                substr $params, 0, $wide ? 4 : 1, '';
+                push @sizes, $size;
+            }
+            my $name = substr $params, 0, $sizes[0], '';
+            $vars{$name} = substr $params, 0, $sizes[1], '';
+        }
+        my $text = "Content-Type: text/plain\r\n\r\n" . told('fastcgi', \%vars, $body, $number, $request);
+        my $padding = -length($text) % 8;
+        give($connection, pack('CCnnCC', 1, 6, $id, length $text, $padding, 0) . $text . "\0" x $padding
+            . pack('CCnnCC', 1, 6, $id, 0, 0, 0)
+            . pack('CCnnCC', 1, 3, $id, 8, 0, 0) . pack('NCC3', 0, 0, 0, 0, 0));
+        return if !$keep;
+    }
+}
+
+sub uwsgi {
+    my ($connection, $number) = @_;
+    my (undef, $size) = unpack 'CvC', take($connection, 4);
+    my %vars = unpack '(v/a)*', take($connection, $size);
+    my $body = take($connection, $vars{CONTENT_LENGTH} || 0);
+    give($connection, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n" . told('uwsgi', \%vars, $body, $number, 1));
+}
+
+sub scgi {
+    my ($connection, $number) = @_;
+    my $size = take_until($connection, ':');
+    chop $size;
+    my %vars = unpack '(Z*)*', take($connection, $size);
+    take($connection, 1);
+    my $body = take($connection, $vars{CONTENT_LENGTH} || 0);
+    give($connection, "Status: 200 OK\r\nContent-Type: text/plain\r\n\r\n" . told('scgi', \%vars, $body, $number, 1));
+}
+
+sub memcached {
+    my ($connection, $number) = @_;
+    for (my $request = 1; ; $request++) {
+        my ($key) = take_until($connection, "\r\n") =~ /^get (\S+)\r\n$/ or last;
+        my $text = "memcached: get $key, connection $number, request $request\n";
+        give($connection, "VALUE $key 0 " . length($text) . "\r\n${text}\r\nEND\r\n");
+    }
 }
 
 1;
