@@ -7,6 +7,14 @@ use lib 't/lib';
 use Backend;
 use Test::Nginx::Socket 'no_plan';
 
+# A connection of its own for each try: what a pool makes of local addresses is not asked here.
+add_block_preprocessor(sub {
+    my ($block) = @_;
+    $block->set_value(http_config => "proxy_set_header Connection close;\n"
+        . ($block->http_config // ''));
+    $block->set_value(config => 'location /t { proxy_pass http://backend; }') if !$block->config;
+});
+
 no_long_string();
 run_tests();
 
@@ -87,10 +95,6 @@ X-From: 127.0.0.3
         assert(balancer.bind_to_local_addr(ngx.var.arg_from))
     end
     balancer.set_current_peer("127.0.0.1", $TEST_NGINX_P1)
---- config
-    location /t {
-        proxy_pass http://backend;
-    }
 --- request eval
 ["GET /t?from=127.0.0.2", "GET /t"]
 --- response_headers eval
