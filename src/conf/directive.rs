@@ -201,6 +201,11 @@ fn balancer(cf: Conf, srv: &SrvConf, read: fn(Conf) -> Result<Chunk>) -> Result 
     let us = upstream_conf::current(cf).ok_or_else(none)?;
     let main = MainConf::of(cf).ok_or_else(none)?;
 
+    // In nginx's own words. It matters most with a `keepalive` that stands before: its pool is
+    // then under the balancer, and the peers that Lua chooses pass it by.
+    if srv.balancer().is_none() && us.has_method() {
+        cf.warn("load balancing method redefined");
+    }
     fill(cf, &srv.balancer, || {
         let (chunk, loaded) = load(cf, main, read(cf)?)?;
         if us.server_count() == 0 {

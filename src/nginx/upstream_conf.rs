@@ -53,6 +53,12 @@ impl UpstreamConf {
         unsafe { &raw mut (*self.as_ptr()).host }
     }
 
+    /// Whether a directive of the block so far has named a balancing method, or `keepalive`.
+    pub fn has_method(self) -> bool {
+        // SAFETY: the block is live.
+        unsafe { (*self.as_ptr()).peer.init_upstream.is_some() }
+    }
+
     /// Replaces the function that prepares the block after the configuration is read, and returns
     /// the one before.
     pub fn replace_init_upstream(
