@@ -122,7 +122,7 @@ sub test { $_[0]->run('-t') }
 
 sub start {
     my ($self) = @_;
-    unlink "$self->{root}/logs/nginx.pid";
+    unlink map "$self->{root}/logs/$_", qw(nginx.pid error.log);
     my $pid = $self->spawn;
     $self->{running} = $pid;
     push @running, $self;
@@ -203,9 +203,12 @@ sub dechunk {
     return $body;
 }
 
+my $test = $$;
+
 END {
     my $status = $?;
-    $_->stop for @running;
+    # Not when it is a child of the test that ends.
+    if ($$ == $test) { $_->stop for @running }
     $? = $status;
 }
 

@@ -46,10 +46,15 @@ sub start {
     POSIX::_exit(0);
 }
 
+my $test = $$;
+
 END {
     my $status = $?;
-    kill 'KILL', map -$_, @groups;
-    waitpid $_, 0 for @groups;
+    # Not when it is a child of the test that ends.
+    if ($$ == $test) {
+        kill 'KILL', map -$_, @groups;
+        waitpid $_, 0 for @groups;
+    }
     $? = $status;
 }
 
