@@ -203,6 +203,86 @@ connect to 0.0.0.1
 
 
 
+=== parameters of server lines, also behind the block
+--- upstream
+    balancer_by_lua_block { }
+    server 127.0.0.1:$TEST_NGINX_P9 max_fails=1 fail_timeout=60s;
+    server 127.0.0.1:$TEST_NGINX_P1 max_conns=100 weight=3;
+    server 127.0.0.1:$TEST_NGINX_P2 backup;
+--- request eval
+[("GET /t") x 4]
+--- response_body eval
+[("peer 1\n") x 4]
+
+
+
+=== the backup server, when the others are dead
+--- upstream
+    balancer_by_lua_block { }
+    server 127.0.0.1:$TEST_NGINX_P9;
+    server 127.0.0.1:$TEST_NGINX_P2 backup;
+--- request eval
+[("GET /t") x 2]
+--- response_body eval
+[("peer 2\n") x 2]
+
+
+
+=== a shared zone
+--- upstream
+    zone backend 64k;
+    server 127.0.0.1:$TEST_NGINX_P1;
+    server 127.0.0.1:$TEST_NGINX_P2;
+    balancer_by_lua_block {
+        if ngx.var.arg_lua then
+            require("ngx.balancer").set_current_peer("127.0.0.1", $TEST_NGINX_P3)
+        end
+    }
+--- request eval
+["GET /t", "GET /t?lua=1", "GET /t", "GET /t?lua=1", "GET /t"]
+--- response_body eval
+["peer 1\n", "peer 3\n", "peer 2\n", "peer 3\n", "peer 1\n"]
+--- no_error_log
+[error]
+
+
+
+=== a shared zone with the placeholder alone
+--- upstream
+    zone backend 64k;
+    balancer_by_lua_block {
+        if ngx.var.arg_lua then
+            require("ngx.balancer").set_current_peer("127.0.0.1", $TEST_NGINX_P3)
+        end
+    }
+--- request eval
+["GET /t?lua=1", "GET /t", "GET /t?lua=1"]
+--- error_code eval
+[200, 500, 200]
+--- no_error_log
+connect to 0.0.0.1
+
+
+
+=== the method of another directive, with and without Lua's choice
+--- upstream
+    hash $arg_key consistent;
+    server 127.0.0.1:$TEST_NGINX_P1;
+    server 127.0.0.1:$TEST_NGINX_P1;
+    balancer_by_lua_block {
+        if ngx.var.arg_lua then
+            require("ngx.balancer").set_current_peer("127.0.0.1", $TEST_NGINX_P3)
+        end
+    }
+--- request eval
+["GET /t?key=a", "GET /t?lua=1", "GET /t?key=b"]
+--- response_body eval
+["peer 1\n", "peer 3\n", "peer 1\n"]
+--- no_error_log
+[error]
+
+
+
 === several upstreams without server lines: each notices
 --- http_config
     upstream one { balancer_by_lua_block { } }
