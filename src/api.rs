@@ -71,14 +71,17 @@ macro_rules! exports {
 
 /// Every function that only Lua names: without a reference the linker drops it.
 #[used]
-pub static EXPORTS: [Export; 27] = exports![
+pub static EXPORTS: [Export; 30] = exports![
     balancer::ngx_http_lua_ffi_balancer_bind_to_local_addr,
+    balancer::ngx_http_lua_ffi_balancer_enable_keepalive,
     balancer::ngx_http_lua_ffi_balancer_get_last_failure,
     balancer::ngx_http_lua_ffi_balancer_get_tried,
     balancer::ngx_http_lua_ffi_balancer_recreate_request,
     balancer::ngx_http_lua_ffi_balancer_set_current_peer,
+    balancer::ngx_http_lua_ffi_balancer_set_keepalive_time,
     balancer::ngx_http_lua_ffi_balancer_set_more_tries,
     balancer::ngx_http_lua_ffi_balancer_set_peers,
+    balancer::ngx_http_lua_ffi_balancer_set_pool,
     balancer::ngx_http_lua_ffi_balancer_set_timeouts,
     balancer::ngx_http_lua_ffi_balancer_set_upstream_tls,
     config::ngx_http_lua_ffi_debug,

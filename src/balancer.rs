@@ -1,8 +1,12 @@
 //! The balancer of one `upstream{}` block: how it gets between nginx and the block's own method.
 
 pub mod addresses;
+pub mod connect;
 pub mod ctx;
 pub mod exit;
+pub mod identity;
+pub mod idle;
+pub mod keepalive;
 pub mod list;
 pub mod outer;
 pub mod peer;
@@ -19,8 +23,9 @@ use ngx::ffi::{
     ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_str_t,
 };
 
+use self::idle::Idle;
 use self::peer::PeerData;
-use crate::conf::{MainConf, SrvConf};
+use crate::conf::{KeepaliveConf, MainConf, SrvConf};
 use crate::guard::guard;
 use crate::log::debug;
 use crate::lua::chunk::{Chunk, Loaded};
@@ -31,6 +36,17 @@ use crate::nginx::request::Request;
 use crate::nginx::upstream::{ERROR, OK};
 use crate::nginx::upstream_conf::UpstreamConf;
 
+/// nginx's own keepalive around a block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum NginxKeepalive {
+    /// There is none, or it is inside us and never sees the peers that Lua chooses.
+    None,
+    /// The one that nginx has since 1.29.7 without being told.
+    Default,
+    /// A `keepalive` directive.
+    Explicit,
+}
+
 /// What a `balancer_by_lua_*` directive makes of its block.
 pub struct Balancer {
     /// The configuration of `http{}`.
@@ -40,6 +56,10 @@ pub struct Balancer {
     loaded: OnceCell<Loaded>,
     /// Whether Lua alone knows the peers: the block has no server but placeholders.
     pub placeholder_only: Cell<bool>,
+    /// The connections that `enable_keepalive` keeps.
+    idle: OnceCell<Idle>,
+    /// How nginx's own keepalive is set up for the block.
+    nginx_keepalive: Cell<NginxKeepalive>,
     original_init_upstream: Cell<ngx_http_upstream_init_pt>,
     original_init_peer: Cell<ngx_http_upstream_init_peer_pt>,
     /// The `init_peer` of who wrapped us after all upstreams were prepared.
@@ -58,6 +78,8 @@ impl Balancer {
             chunk,
             loaded: OnceCell::from(loaded),
             placeholder_only: Cell::new(false),
+            idle: OnceCell::new(),
+            nginx_keepalive: Cell::new(NginxKeepalive::None),
             original_init_upstream: Cell::new(None),
             original_init_peer: Cell::new(None),
             outer_init_peer: Cell::new(None),
@@ -89,12 +111,28 @@ impl Balancer {
 
     fn init_upstream(&self, cf: Conf, us: UpstreamConf) -> ngx_int_t {
         self.placeholder_only.set(us.retire_placeholders());
+        // Later it is filled in, and cannot be told from a directive any more.
+        let default = outer::WANTED && us.keepalive_is_default(cf);
         let rc = us.init_upstream(cf, self.original_init_upstream.get());
         if rc != OK {
             return rc;
         }
         self.wrap(us);
+        if default {
+            self.nginx_keepalive.set(NginxKeepalive::Default);
+        }
         OK
+    }
+
+    /// Whether nginx keeps connections to peers that Lua chooses.
+    #[inline]
+    pub fn pooled_by_nginx(&self) -> bool {
+        self.nginx_keepalive.get() != NginxKeepalive::None
+    }
+
+    /// Whether nginx does so without having been told.
+    pub fn pooled_by_default(&self) -> bool {
+        self.nginx_keepalive.get() == NginxKeepalive::Default
     }
 
     fn wrap(&self, us: UpstreamConf) {
@@ -102,13 +140,28 @@ impl Balancer {
         self.original_init_peer.set(before);
     }
 
+    /// The connections that `enable_keepalive` keeps; `None` while the configuration is read.
+    #[inline]
+    pub fn idle(&self) -> Option<&Idle> {
+        self.idle.get()
+    }
+
     /// Comes when all upstreams are prepared, and finds out who else has been at the block.
-    pub fn finish(&self, us: UpstreamConf) {
+    pub fn finish(&self, us: UpstreamConf, keepalive: KeepaliveConf) {
+        self.idle.get_or_init(|| Idle::new(keepalive));
         if self.original_init_peer.get().is_none() {
             // The directive of another method came later and replaced our init_upstream.
             self.placeholder_only.set(us.retire_placeholders());
             self.wrap(us);
-        } else if outer::WANTED && us.init_peer_is_not(ngx_http_lua_balancer_init_peer) {
+        }
+        if !us.init_peer_is_not(ngx_http_lua_balancer_init_peer) {
+            self.nginx_keepalive.set(NginxKeepalive::None);
+            return;
+        }
+        if self.nginx_keepalive.get() == NginxKeepalive::None {
+            self.nginx_keepalive.set(NginxKeepalive::Explicit);
+        }
+        if outer::WANTED {
             let before = us.replace_init_peer(Some(outer::ngx_http_lua_balancer_init_outer_peer));
             self.outer_init_peer.set(before);
         }

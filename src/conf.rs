@@ -6,6 +6,7 @@
 pub mod block;
 pub mod directive;
 pub mod lex;
+pub mod variable;
 
 use core::cell::{Cell, OnceCell, RefCell};
 use core::ffi::{c_char, c_void};
@@ -17,6 +18,7 @@ use ngx::http::HttpModuleLocationConf;
 use ngx::http::{HttpModuleMainConf, HttpModuleServerConf};
 
 use crate::balancer::addresses::Addresses;
+use crate::balancer::identity;
 use crate::balancer::Balancer;
 use crate::guard::{guard, log_panics};
 use crate::lua::call;
@@ -49,6 +51,9 @@ pub struct MainConf {
     init_worker: OnceCell<(Chunk, Loaded)>,
     /// Addresses that Lua has named in this process.
     pub addresses: RefCell<Addresses<Parsed>>,
+    /// Where the identity of a connection is written.
+    pub identity: RefCell<identity::Writer>,
+    numbers: RefCell<identity::Numbers>,
     /// Locations' settings for tries that want others.
     pub settings: RefCell<Copies>,
 }
@@ -76,6 +81,16 @@ impl MainConf {
     #[inline]
     pub fn code_cache(&self) -> bool {
         self.code_cache.get() != Some(false)
+    }
+
+    /// The number of an identity; `None` while it is being asked for.
+    pub fn number_of(&self, identity: &[u8]) -> Option<u64> {
+        self.numbers.try_borrow_mut().ok().map(|mut numbers| numbers.of(identity))
+    }
+
+    /// A number that no identity has.
+    pub fn fresh_number(&self) -> Option<u64> {
+        self.numbers.try_borrow_mut().ok().map(|mut numbers| numbers.fresh())
     }
 
     /// Compiles a chunk in the cycle's VM.
@@ -127,13 +142,30 @@ fn run_init(vm: &Vm, loaded: &Loaded, log: Option<Log>) -> Result<(), String> {
     call::run(vm, loaded.reference(), current, |message| {
         text = format!("init_by_lua error: {}", String::from_utf8_lossy(message));
     })
-    .map_err(|()| text)
+    .map_err(|call::Failed| text)
 }
 
 /// The configuration of an `upstream{}`.
 #[derive(Default)]
 pub struct SrvConf {
     balancer: OnceCell<Balancer>,
+    /// `balancer_keepalive`: idle connections a worker, and milliseconds that one may live.
+    keepalive: OnceCell<KeepaliveConf>,
+}
+
+/// The `balancer_keepalive` directive.
+#[derive(Clone, Copy, Debug)]
+pub struct KeepaliveConf {
+    /// Idle connections a worker.
+    pub connections: usize,
+    /// Milliseconds after which a connection carries no further request; 0 is no limit.
+    pub time: usize,
+}
+
+impl Default for KeepaliveConf {
+    fn default() -> Self {
+        KeepaliveConf { connections: 32, time: 60 * 60 * 1000 }
+    }
 }
 
 impl SrvConf {
@@ -142,6 +174,11 @@ impl SrvConf {
     pub fn of(us: UpstreamConf) -> Option<&'static Self> {
         // SAFETY: the block is live.
         Module::server_conf(unsafe { &*us.as_ptr() })
+    }
+
+    /// What `balancer_keepalive` says.
+    pub fn keepalive(&self) -> KeepaliveConf {
+        self.keepalive.get().copied().unwrap_or_default()
     }
 
     /// The block's balancer.
@@ -236,7 +273,11 @@ pub unsafe extern "C" fn ngx_http_lua_balancer_preconfiguration(cf: *mut ngx_con
             );
             return ERROR;
         }
-        OK
+        if variable::add(cf) {
+            OK
+        } else {
+            ERROR
+        }
     })
 }
 
@@ -283,8 +324,9 @@ pub unsafe extern "C" fn ngx_http_lua_balancer_init_main_conf(
         // SAFETY: the caller's promise.
         let Some(cf) = (unsafe { Conf::from_ptr(cf) }) else { return NGX_CONF_ERROR };
         for us in upstream_conf::all(cf) {
-            if let Some(balancer) = SrvConf::of(us).and_then(SrvConf::balancer) {
-                balancer.finish(us);
+            let Some(srv) = SrvConf::of(us) else { continue };
+            if let Some(balancer) = srv.balancer() {
+                balancer.finish(us, srv.keepalive());
             }
         }
         NGX_CONF_OK

@@ -82,8 +82,14 @@ pub static mut ngx_http_lua_balancer_module: ngx_module_t = ngx_module_t {
     ..ngx_module_t::default()
 };
 
+/// The table that nginx looks up in a shared object.
 #[cfg(feature = "export-modules")]
-ngx::ngx_modules!(ngx_http_lua_balancer_module);
+#[allow(missing_docs)]
+mod exports {
+    use crate::ngx_http_lua_balancer_module;
+
+    ngx::ngx_modules!(ngx_http_lua_balancer_module);
+}
 
 /// The module's own structure.
 #[inline]

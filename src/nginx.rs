@@ -7,6 +7,7 @@
 pub mod addr;
 pub mod body;
 pub mod conf;
+pub mod connection;
 pub mod headers;
 pub mod log;
 pub mod peer;

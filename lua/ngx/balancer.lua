@@ -7,6 +7,13 @@ ffi.cdef [[
 int ngx_http_lua_ffi_balancer_set_current_peer(ngx_http_request_t *r, const unsigned char *addr,
     size_t addr_len, int port, const unsigned char *host, ssize_t host_len, char **err);
 
+int ngx_http_lua_ffi_balancer_set_pool(ngx_http_request_t *r, const unsigned char *name,
+    size_t name_len, long size, char **err);
+int ngx_http_lua_ffi_balancer_enable_keepalive(ngx_http_request_t *r, unsigned long timeout,
+    unsigned int max_requests, char **err);
+int ngx_http_lua_ffi_balancer_set_keepalive_time(ngx_http_request_t *r, unsigned long time,
+    char **err);
+
 typedef struct {
     const unsigned char  *addr;
     size_t                addr_len;
@@ -68,8 +75,29 @@ local function port_of(port)
     return nil, "port from 1 to 65535 expected, got " .. tostring(port)
 end
 
+-- The options of the table form: a name, and a pool with its limit (-1 is none).
+local function options(table)
+    local host, pool, size = table.host, table.pool, table.pool_size
+    if host ~= nil and type(host) ~= "string" then
+        error(bad(3, "set_current_peer", "host: string expected, got " .. type(host)), 3)
+    end
+    if pool ~= nil and type(pool) ~= "string" then
+        error(bad(3, "set_current_peer", "pool: string expected, got " .. type(pool)), 3)
+    end
+    if size ~= nil then
+        if type(size) ~= "number" then
+            error(bad(3, "set_current_peer", "pool_size: number expected, got " .. type(size)), 3)
+        end
+        if not (size >= 1 and size == floor(size) and size <= 0x7fffffff) then
+            error(bad(3, "set_current_peer", "pool_size: integer >= 1 expected, got " .. size), 3)
+        end
+    end
+    return host, pool, size or -1
+end
+
 -- Connects this try to `addr`: an IPv4 or IPv6 address, with or without port, or unix:/path.
--- `host` is the name for SNI and certificate verification, or a table with `host`.
+-- `host` is the name for SNI and certificate verification, or a table of `host`, `pool` (a name
+-- for a part of the pool) and `pool_size` (how many idle connections that part may have).
 -- Returns true, or nil and why not.
 function _M.set_current_peer(addr, port, host)
     if type(addr) ~= "string" then
@@ -84,15 +112,61 @@ function _M.set_current_peer(addr, port, host)
         end
     end
 
+    local pool, size
     if type(host) == "table" then
-        host = host.host
-    end
-    if host ~= nil and type(host) ~= "string" then
+        host, pool, size = options(host)
+    elseif host ~= nil and type(host) ~= "string" then
         error(bad(3, "set_current_peer", "string expected, got " .. type(host)), 2)
     end
 
-    return done(C.ngx_http_lua_ffi_balancer_set_current_peer(current.request, addr, #addr, port,
-                                                             host, host and #host or 0, errmsg))
+    local rc = C.ngx_http_lua_ffi_balancer_set_current_peer(current.request, addr, #addr, port,
+                                                            host, host and #host or 0, errmsg)
+    if rc == 0 and pool then
+        rc = C.ngx_http_lua_ffi_balancer_set_pool(current.request, pool, #pool, size, errmsg)
+    end
+    return done(rc)
+end
+
+-- A number that is no less than 0; nil where it is one.
+local function wrong_limit(value)
+    if type(value) ~= "number" then
+        return "number expected, got " .. type(value)
+    end
+    if not (value >= 0) then
+        return "expected >= 0"
+    end
+    if value > 0x7fffffff then
+        return "expected <= 2147483647"
+    end
+end
+
+-- Keeps the connection of this try for others: idle for at most `idle_timeout` seconds, for at
+-- most `max_requests` requests, and no longer than `keepalive_time` seconds in all. 0 is no limit.
+-- Returns true, or nil and why not.
+function _M.enable_keepalive(idle_timeout, max_requests, keepalive_time)
+    idle_timeout = idle_timeout or 60
+    max_requests = max_requests or 100
+
+    local why = wrong_limit(idle_timeout)
+    if why then
+        error(bad(1, "enable_keepalive", why), 2)
+    end
+    why = wrong_limit(max_requests)
+    if why then
+        error(bad(2, "enable_keepalive", why), 2)
+    end
+    why = keepalive_time and wrong_limit(keepalive_time)
+    if why then
+        error(bad(3, "enable_keepalive", why), 2)
+    end
+
+    local rc = C.ngx_http_lua_ffi_balancer_enable_keepalive(current.request, idle_timeout * 1000,
+                                                            max_requests, errmsg)
+    if rc == 0 and keepalive_time then
+        rc = C.ngx_http_lua_ffi_balancer_set_keepalive_time(current.request,
+                                                            keepalive_time * 1000, errmsg)
+    end
+    return done(rc)
 end
 
 -- Gives all candidates at once: { { addr, port, host? }, … }. This try takes the first, each

@@ -1,10 +1,11 @@
 //! `ngx.balancer`: the peer of a try, and how it is tried.
 
-use core::ffi::{c_char, c_int, c_long, CStr};
+use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong, CStr};
 
 use ngx::ffi::ngx_http_request_t;
 
 use super::{bytes, fail, fail_in, DECLINED, ERROR, OK};
+use crate::balancer::idle::Keepalive;
 use crate::balancer::peer::{Chosen, PeerData};
 use crate::guard::guard;
 use crate::lua::current;
@@ -47,6 +48,68 @@ pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_set_current_peer(
             let port = u16::try_from(port).map_err(|_| c"invalid port")?;
             let host = bytes(host, usize::try_from(host_len).unwrap_or(0));
             peer.choose(peer.peer_of(bytes(addr, addr_len), port, host)?);
+            Ok(OK)
+        })
+    }
+}
+
+/// Names a part of the pool for this try; a negative `size` is no limit of its own.
+///
+/// # Safety
+/// `name` is valid for its length; `err` may be written to.
+#[no_mangle]
+pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_set_pool(
+    _r: *mut ngx_http_request_t,
+    name: *const u8,
+    name_len: usize,
+    size: c_long,
+    err: *mut *mut c_char,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe {
+        in_balancer(err, |peer| {
+            peer.set_pool(bytes(name, name_len), usize::try_from(size).ok())?;
+            Ok(OK)
+        })
+    }
+}
+
+/// Keeps the connection of this try: `timeout` in milliseconds; 0 is no limit.
+///
+/// # Safety
+/// `err` may be written to.
+#[no_mangle]
+pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_enable_keepalive(
+    _r: *mut ngx_http_request_t,
+    timeout: c_ulong,
+    max_requests: c_uint,
+    err: *mut *mut c_char,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe {
+        in_balancer(err, |peer| {
+            peer.enable_keepalive(timeout as usize, max_requests as usize)?;
+            Ok(OK)
+        })
+    }
+}
+
+/// Limits how long a connection that is kept may live, in milliseconds; 0 is no limit. Comes after
+/// `enable_keepalive`.
+///
+/// # Safety
+/// `err` may be written to.
+#[no_mangle]
+pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_set_keepalive_time(
+    _r: *mut ngx_http_request_t,
+    time: c_ulong,
+    err: *mut *mut c_char,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe {
+        in_balancer(err, |peer| {
+            let keepalive = peer.keepalive.get().ok_or(c"keepalive is not enabled")?;
+            peer.keepalive.set(Some(Keepalive { time: time as usize, ..keepalive }));
             Ok(OK)
         })
     }

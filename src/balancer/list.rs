@@ -37,7 +37,7 @@ impl<'a, T: Copy> List<'a, T> {
     }
 
     /// How many candidates there are, taken or not; `None` without a list.
-    pub fn len(&self) -> Option<usize> {
+    pub fn count(&self) -> Option<usize> {
         self.peers.get().map(<[T]>::len)
     }
 }
@@ -49,13 +49,13 @@ mod tests {
     #[test]
     fn each_is_taken_once_in_order() {
         let list = List::default();
-        assert_eq!((list.next(), list.len()), (None, None));
+        assert_eq!((list.next(), list.count()), (None, None));
         list.set(&[1, 2]);
         assert_eq!((list.next(), list.next(), list.next()), (Some(1), Some(2), None));
-        assert_eq!(list.len(), Some(2));
+        assert_eq!(list.count(), Some(2));
         list.set(&[3]);
         assert_eq!((list.next(), list.next()), (Some(3), None));
         list.clear();
-        assert_eq!((list.next(), list.len()), (None, None));
+        assert_eq!((list.next(), list.count()), (None, None));
     }
 }

@@ -113,7 +113,12 @@ unsafe extern "C" fn ngx_http_lua_balancer_free_outer_peer(
         unsafe {
             inner(pc, data, |pc, peer, inner| {
                 peer.return_settings();
-                inner.free(pc, state);
+                // What Lua wants kept is kept as Lua says, unless a directive says otherwise.
+                if peer.keepalive.get().is_some() && peer.balancer.pooled_by_default() {
+                    peer.free(pc, state);
+                } else {
+                    inner.free(pc, state);
+                }
             });
         }
     });

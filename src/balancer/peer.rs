@@ -11,14 +11,16 @@ use ngx::ffi::{
 
 use super::ctx::RequestCtx;
 use super::exit::{self, Exit};
+use super::idle::Keepalive;
 use super::list::List;
 use super::tries::{More, Tries};
 use super::Balancer;
 use crate::guard::{guard, quiet};
-use crate::log::{debug, log};
-use crate::lua::call;
+use crate::log::debug;
+use crate::lua::call::{self, Failed};
 use crate::lua::current::Current;
 use crate::nginx::addr;
+use crate::nginx::bytes;
 use crate::nginx::peer::{Address, Hooks, Peer};
 use crate::nginx::request::Request;
 use crate::nginx::settings::{Changes, Loan};
@@ -34,16 +36,41 @@ pub struct Chosen {
     pub host: ngx_str_t,
 }
 
+impl Chosen {
+    /// The address, for debug lines.
+    pub fn address_text(&self) -> String {
+        // SAFETY: the name lives as long as the request.
+        String::from_utf8_lossy(unsafe { bytes(*self.address.name) }).into_owned()
+    }
+
+    /// The name, for debug lines.
+    pub fn host_text(&self) -> String {
+        // SAFETY: as above.
+        String::from_utf8_lossy(unsafe { bytes(self.host) }).into_owned()
+    }
+}
+
+/// Whether a request was tried over a connection that was opened for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Fresh {
+    /// Only over connections of a pool, so far.
+    NotTried,
+    /// The next try must be.
+    Wanted,
+    /// It was.
+    Tried,
+}
+
 /// What the balancer knows of a request. nginx hands it to each hook as `data`.
 ///
 /// Everything that changes is in a cell: while Lua runs, its API reaches the same structure
 /// through [`crate::lua::current`].
 pub struct PeerData {
-    request: Request,
-    upstream: Upstream,
-    balancer: &'static Balancer,
+    pub(super) request: Request,
+    pub(super) upstream: Upstream,
+    pub(super) balancer: &'static Balancer,
     /// The hooks of who balanced before us: round robin, or what the `upstream{}` names.
-    original: Hooks,
+    pub(super) original: Hooks,
     tries: Cell<Tries>,
     /// How many tries nginx had noted before the first of this upstream.
     states_before: Cell<usize>,
@@ -66,6 +93,14 @@ pub struct PeerData {
     loan: Cell<Option<Loan>>,
     /// The local address that Lua set, for all tries that follow.
     local: Cell<*mut ngx_addr_t>,
+    /// Whether and how the connection of this try is kept when it has ended.
+    pub keepalive: Cell<Option<Keepalive>>,
+    /// The caller's own name for a part of the pool, and how many connections it may have.
+    pub(super) pool: Cell<Option<(&'static [u8], usize)>>,
+    /// What the connection of this try is opened with, while it is to be kept.
+    pub(super) identity: Cell<&'static [u8]>,
+    /// Whether a try has gone over a connection of its own, and whether the next one must.
+    pub(super) fresh: Cell<Fresh>,
     /// Whether the location uses TLS, and the name that it does so under.
     #[cfg(ngx_feature = "http_ssl")]
     configured_ssl: (bool, ngx_str_t),
@@ -98,6 +133,10 @@ impl PeerData {
             changes: Cell::new(Changes::default()),
             loan: Cell::new(None),
             local: Cell::new(ptr::null_mut()),
+            keepalive: Cell::new(None),
+            pool: Cell::new(None),
+            identity: Cell::new(&[]),
+            fresh: Cell::new(Fresh::NotTried),
             #[cfg(ngx_feature = "http_ssl")]
             configured_ssl: (upstream.ssl(), upstream.ssl_name()),
             outer: Cell::new(None),
@@ -212,14 +251,15 @@ impl PeerData {
     /// Runs the chunk, or takes the next of the peers that it gave, and does what it says.
     fn get(&self, pc: Peer) -> ngx_int_t {
         self.tries.set(self.tries.get().begin());
-        self.reset();
-
         if let Some(log) = pc.log() {
             debug!(log, "lua balancer: get peer, tries: {}", pc.tries());
         }
 
+        #[cfg(ngx_feature = "http_ssl")]
+        self.upstream.set_ssl_name(self.configured_ssl.1);
         self.chosen.set(self.list.next());
         if !self.is_chosen() {
+            self.reset();
             if self.run().is_err() {
                 return ERROR;
             }
@@ -233,42 +273,62 @@ impl PeerData {
         if !self.local.get().is_null() {
             pc.set_local(self.local.get());
         }
-        if let Some(peer) = self.chosen.get() {
-            pc.set_address(peer.address);
-            if self.outer.get().is_none() {
-                self.borrow_settings();
-            }
-            return OK;
-        }
-        if self.balancer.placeholder_only.get() {
-            if let Some(log) = pc.log() {
-                log!(log, NGX_LOG_ERR, "lua balancer: no peer set");
-            }
-            return ERROR;
-        }
-        let rc = self.original.get(pc);
+        let rc = match self.chosen.get() {
+            Some(peer) => self.connect(pc, peer),
+            None => self.fall_back(pc),
+        };
         if connects(rc) && self.outer.get().is_none() {
             self.borrow_settings();
         }
         rc
     }
 
-    /// Forgets what the try before was told, except what holds for the whole request.
+    /// What the connection of this try was opened with.
+    pub fn identity(&self) -> &[u8] {
+        self.identity.get()
+    }
+
+    /// The caller's own name for a part of the pool, and how many connections it may have.
+    pub fn pool_name(&self) -> Option<(&[u8], usize)> {
+        self.pool.get().filter(|(_, size)| *size < usize::MAX)
+    }
+
+    /// Keeps the connection of this try when it has ended. In milliseconds, 0 is no limit.
+    pub fn enable_keepalive(
+        &self,
+        timeout: usize,
+        max_requests: usize,
+    ) -> Result<(), &'static CStr> {
+        if !self.is_chosen() {
+            return Err(c"no current peer set");
+        }
+        let defaults = self.balancer.idle().ok_or(c"no pool")?.defaults();
+        self.keepalive.set(Some(Keepalive { timeout, max_requests, ..defaults }));
+        Ok(())
+    }
+
+    /// Names a part of the pool for this try; `None` as `size` is no limit but the pool's own.
+    pub fn set_pool(&self, name: &[u8], size: Option<usize>) -> Result<(), &'static CStr> {
+        let pool = self.request.pool().ok_or(c"no memory")?;
+        let name = pool.alloc_slice(name).ok_or(c"no memory")?;
+        self.pool.set(Some((name, size.unwrap_or(usize::MAX))));
+        Ok(())
+    }
+
+    /// Forgets what the chunk said for the tries before, except what holds for the whole request.
     fn reset(&self) {
         self.exit.set(None);
         self.more_tries.set(0);
+        self.keepalive.set(None);
+        self.pool.set(None);
         #[cfg(ngx_feature = "http_ssl")]
-        {
-            let (ssl, name) = self.configured_ssl;
-            if self.upstream.ssl() != ssl {
-                self.upstream.set_ssl(ssl);
-            }
-            self.upstream.set_ssl_name(name);
+        if self.upstream.ssl() != self.configured_ssl.0 {
+            self.upstream.set_ssl(self.configured_ssl.0);
         }
     }
 
     fn grant_tries(&self, pc: Peer) {
-        if let Some(count) = self.list.len() {
+        if let Some(count) = self.list.count() {
             let limit = self.upstream.tries_limit();
             pc.set_tries(self.tries.get().for_all(count, limit));
         }
@@ -276,7 +336,7 @@ impl PeerData {
         pc.set_tries(tries);
     }
 
-    fn run(&self) -> Result<(), ()> {
+    fn run(&self) -> Result<(), Failed> {
         let current = Current {
             request: self.request.as_ptr(),
             phase: Phase::Balancer,
@@ -296,10 +356,14 @@ impl PeerData {
         let vm = RequestCtx::of_or_new(self.request)
             .ok_or_else(|| "no memory".to_string())
             .and_then(RequestCtx::own_vm)
-            .map_err(|e| failed(e.as_bytes()))?;
+            .map_err(|e| {
+                failed(e.as_bytes());
+                Failed
+            })?;
         let loaded = self.balancer.chunk.load(vm).map_err(|e| {
             let line = format!("failed to load balancer_by_lua*: {}", e.message);
             self.request.error(line.as_bytes());
+            Failed
         })?;
         call::run(vm, loaded.reference(), current, failed)
     }
@@ -335,33 +399,45 @@ impl PeerData {
     /// did so in a row.
     pub fn declined(&self, pc: Peer) -> usize {
         self.last_state.set(FAILED);
-        Self::count_try(pc);
+        pc.set_tries(pc.tries().saturating_sub(1));
+        pc.forget_cached();
         pc.set_name(self.balancer.name());
         self.declined_in_a_row.set(self.declined_in_a_row.get() + 1);
         self.declined_in_a_row.get()
     }
 
-    fn free(&self, pc: Peer, state: ngx_uint_t) {
+    pub(super) fn free(&self, pc: Peer, state: ngx_uint_t) {
         if let Some(log) = pc.log() {
             debug!(log, "lua balancer: free peer, tries: {}", pc.tries());
         }
         self.return_settings();
         self.declined_in_a_row.set(0);
         self.last_state.set(state);
-        if !self.is_chosen() {
-            return self.original.free(pc, state);
+        let Some(peer) = self.chosen.get() else { return self.original.free(pc, state) };
+        self.count_try(pc, state);
+        if let (Some(keepalive), Some(idle)) = (self.keepalive.get(), self.balancer.idle()) {
+            idle.save(self, &peer, keepalive, pc, state);
         }
-        Self::count_try(pc);
     }
 
     /// Takes a try off.
     ///
     /// nginx gives it back when the connection was a pooled one that turned out dead
-    /// (`ngx_http_upstream_next`: `peer.tries++`), without a word to the balancer. A request that
-    /// finds many such in the pool would so pass its limit: it looks at `cached` after this.
-    fn count_try(pc: Peer) {
+    /// (`ngx_http_upstream_next`: `peer.tries++`), without a word to the balancer: it looks at
+    /// `cached` after this. A request that finds many such in the pool would so pass its limit,
+    /// and so the gift is taken only once, by a request that has no try left and was never tried
+    /// over a fresh connection: the peer may be well, it has only closed an idle connection.
+    fn count_try(&self, pc: Peer, state: ngx_uint_t) {
         pc.set_tries(pc.tries().saturating_sub(1));
-        pc.forget_cached();
+        if !pc.is_cached() {
+            self.fresh.set(Fresh::Tried);
+        } else if state & FAILED != 0 {
+            if pc.tries() == 0 && self.fresh.get() == Fresh::NotTried {
+                self.fresh.set(Fresh::Wanted);
+            } else {
+                pc.forget_cached();
+            }
+        }
     }
 }
 

@@ -5,11 +5,11 @@ use core::ptr;
 
 use ngx::ffi::{
     ngx_command_t, ngx_conf_t, ngx_str_t, NGX_CONF_BLOCK, NGX_CONF_FLAG, NGX_CONF_NOARGS,
-    NGX_CONF_TAKE1, NGX_HTTP_MAIN_CONF, NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_SRV_CONF_OFFSET,
-    NGX_HTTP_UPS_CONF,
+    NGX_CONF_TAKE1, NGX_CONF_TAKE2, NGX_HTTP_MAIN_CONF, NGX_HTTP_MAIN_CONF_OFFSET,
+    NGX_HTTP_SRV_CONF_OFFSET, NGX_HTTP_UPS_CONF,
 };
 
-use super::{block, MainConf, SrvConf};
+use super::{block, KeepaliveConf, MainConf, SrvConf};
 use crate::balancer::Balancer;
 use crate::guard::guard;
 use crate::lua::chunk::{Chunk, Loaded};
@@ -22,7 +22,7 @@ type Result<T = ()> = core::result::Result<T, String>;
 const BLOCK: u32 = NGX_CONF_BLOCK | NGX_CONF_NOARGS;
 
 /// The directive table, closed by an empty entry.
-pub static mut COMMANDS: [ngx_command_t; 10] = [
+pub static mut COMMANDS: [ngx_command_t; 11] = [
     http(c"lua_package_path", NGX_CONF_TAKE1, lua_package_path),
     http(c"lua_package_cpath", NGX_CONF_TAKE1, lua_package_cpath),
     http(c"lua_code_cache", NGX_CONF_FLAG, lua_code_cache),
@@ -31,6 +31,7 @@ pub static mut COMMANDS: [ngx_command_t; 10] = [
     http(c"init_worker_by_lua_block", BLOCK, init_worker_by_lua_block),
     http(c"init_worker_by_lua_file", NGX_CONF_TAKE1, init_worker_by_lua_file),
     upstream(c"balancer_by_lua_block", BLOCK, balancer_by_lua_block),
+    upstream(c"balancer_keepalive", NGX_CONF_TAKE1 | NGX_CONF_TAKE2, balancer_keepalive),
     upstream(c"balancer_by_lua_file", NGX_CONF_TAKE1, balancer_by_lua_file),
     ngx_command_t::empty(),
 ];
@@ -94,11 +95,7 @@ handler!(lua_code_cache, MainConf, |cf, main| {
         value if value.eq_ignore_ascii_case(b"on") => true,
         value if value.eq_ignore_ascii_case(b"off") => false,
         value => {
-            return Err(format!(
-                "invalid value \"{}\" in \"{}\" directive, it must be \"on\" or \"off\"",
-                String::from_utf8_lossy(value),
-                cf.directive()
-            ));
+            return Err(invalid_value(cf, value) + ", it must be \"on\" or \"off\"");
         }
     };
     if !on {
@@ -121,6 +118,29 @@ handler!(init_worker_by_lua_file, MainConf, |cf, main| {
 });
 handler!(balancer_by_lua_block, SrvConf, |cf, srv| balancer(cf, srv, inline));
 handler!(balancer_by_lua_file, SrvConf, |cf, srv| balancer(cf, srv, file));
+handler!(balancer_keepalive, SrvConf, |cf, srv| {
+    fill(cf, &srv.keepalive, || {
+        let args = cf.args();
+        let mut keepalive = KeepaliveConf::default();
+        let connections = core::str::from_utf8(arg(cf)?).ok().and_then(|n| n.parse().ok());
+        // More than nginx can have open would only hide a slip of the pen.
+        keepalive.connections = connections
+            .filter(|n| (1..=1_000_000).contains(n))
+            .ok_or_else(|| invalid_value(cf, args[0]))?;
+        if let Some(time) = args.get(1) {
+            let value = time.strip_prefix(b"time=").and_then(crate::nginx::conf::milliseconds);
+            keepalive.time = value.ok_or_else(|| {
+                format!("invalid parameter \"{}\"", String::from_utf8_lossy(time))
+            })?;
+        }
+        Ok(keepalive)
+    })
+});
+
+fn invalid_value(cf: Conf, value: &[u8]) -> String {
+    let value = String::from_utf8_lossy(value);
+    format!("invalid value \"{value}\" in \"{}\" directive", cf.directive())
+}
 
 fn duplicate(cf: Conf) -> String {
     format!("\"{}\" directive is duplicate", cf.directive())

@@ -130,7 +130,7 @@ mod tests {
             r#"a = "\\" b = '}'"#,
             "a = [[}]]",
             "a = [==[}]]}]=]}]==]",
-            "a = [=[]]=]=}]=]",
+            "a = [=[]]==]}]=]",
             "a = '\\\n}'",
         ] {
             assert_eq!(block(&format!("{inside} }}")), Some(format!("{inside} ").as_str()));

@@ -8,6 +8,10 @@ use mlua::ffi;
 use super::current::{Current, Scope};
 use super::vm::{State, Vm};
 
+/// A chunk has failed, and its message has been told.
+#[derive(Clone, Copy, Debug)]
+pub struct Failed;
+
 /// Runs the function that `reference` names in the registry, without arguments and results. On
 /// failure `on_error` gets the message with its traceback.
 #[inline]
@@ -16,7 +20,7 @@ pub fn run(
     reference: c_int,
     current: Current,
     on_error: impl FnOnce(&[u8]),
-) -> Result<(), ()> {
+) -> Result<(), Failed> {
     let state = vm.state().as_ptr();
     let scope = Scope::enter(current);
     // SAFETY: the state is live; the registry holds a function under `reference`, and pcall
@@ -35,7 +39,7 @@ pub fn run(
         on_error(message(vm.state()));
         ffi::lua_settop(state, -2);
     }
-    Err(())
+    Err(Failed)
 }
 
 /// The message on top of the stack.

@@ -10,7 +10,7 @@ use ngx::ffi::{
 };
 
 use super::bytes;
-use super::peer::Address;
+use super::peer::{Address, Peer};
 use super::pool::Pool;
 
 /// A socket address with its text.
@@ -22,18 +22,110 @@ pub struct Parsed {
     pub name: Box<[u8]>,
 }
 
+/// Bytes of a number that [`mark`] writes.
+const MARK: usize = size_of::<u64>();
+
+/// Writes `number` into bytes of a socket address that the kernel does not look at, so that
+/// nginx's own keepalive, which compares all of the address, tells two identities apart.
+///
+/// These are `sin_zero` for IPv4, bytes behind the structure for IPv6 (Linux takes any length up
+/// to `sockaddr_storage`), and what follows the path of a unix socket. False when the number does
+/// not fit behind a long path. The address must come from [`Parsed::copy_to`] or [`copy`].
+pub fn mark(address: &mut Address, number: u64) -> bool {
+    let len = address.socklen as usize;
+    let number = number.to_le_bytes();
+    let used = MARK - number.iter().rev().take_while(|b| **b == 0).count();
+
+    // SAFETY: the address is the request's own copy, with room for a mark behind it.
+    unsafe {
+        let start = address.sockaddr.cast::<u8>();
+        match i32::from((*address.sockaddr).sa_family) {
+            libc::AF_INET => {
+                let zero = start.add(mem::offset_of!(libc::sockaddr_in, sin_zero));
+                ptr::copy_nonoverlapping(number.as_ptr(), zero, MARK);
+                true
+            }
+            libc::AF_INET6 if used > 0 => {
+                let end = mem::size_of::<libc::sockaddr_in6>();
+                ptr::copy_nonoverlapping(number.as_ptr(), start.add(end), MARK);
+                address.socklen = (end + MARK) as _;
+                true
+            }
+            libc::AF_INET6 => {
+                address.socklen = mem::size_of::<libc::sockaddr_in6>() as _;
+                true
+            }
+            libc::AF_UNIX => {
+                let bytes = slice::from_raw_parts_mut(start, len);
+                let path = mem::offset_of!(libc::sockaddr_un, sun_path);
+                let end = bytes[path..].iter().position(|b| *b == 0).map(|n| path + n + 1);
+                match end.and_then(|end| bytes.get_mut(end..)) {
+                    Some(rest) if rest.len() >= used => {
+                        rest.fill(0);
+                        rest[..used].copy_from_slice(&number[..used]);
+                        true
+                    }
+                    _ => used == 0,
+                }
+            }
+            _ => used == 0,
+        }
+    }
+}
+
+/// The bytes of a request's own address that name a peer, without a mark.
+pub fn unmarked(address: &Address) -> &'static [u8] {
+    // SAFETY: the address lives as long as the request and is as long as it says.
+    let bytes =
+        unsafe { slice::from_raw_parts(address.sockaddr.cast::<u8>(), address.socklen as usize) };
+    // SAFETY: as above.
+    let len = match i32::from(unsafe { (*address.sockaddr).sa_family }) {
+        libc::AF_INET => mem::offset_of!(libc::sockaddr_in, sin_zero),
+        libc::AF_INET6 => mem::size_of::<libc::sockaddr_in6>(),
+        _ => {
+            let path = mem::offset_of!(libc::sockaddr_un, sun_path);
+            let end = bytes[path..].iter().position(|b| *b == 0);
+            end.map_or(bytes.len(), |n| path + n)
+        }
+    };
+    &bytes[..len.min(bytes.len())]
+}
+
+/// The local address that a connection is bound to, empty for none.
+pub fn bound_to(peer: Peer) -> &'static [u8] {
+    // SAFETY: null, or an address of the request or its location, which live as long as the
+    // request.
+    unsafe {
+        peer.local().as_ref().map_or(&[], |local| {
+            slice::from_raw_parts(local.sockaddr.cast::<u8>(), local.socklen as usize)
+        })
+    }
+}
+
+/// A copy of an address that somebody else owns, with room for a mark.
+pub fn copy(pool: Pool, address: Address) -> Option<Address> {
+    let len = address.socklen as usize;
+    // SAFETY: the address is valid for its length, the copy for that and a mark.
+    unsafe {
+        let memory = NonNull::new(ngx_palloc(pool.as_ptr(), len + MARK))?.as_ptr();
+        ptr::copy_nonoverlapping(address.sockaddr.cast::<u8>(), memory.cast(), len);
+        Some(Address { sockaddr: memory.cast(), ..address })
+    }
+}
+
 impl Parsed {
     /// A copy that lives as long as the request whose pool it is in: the access log reads the
     /// name when the address may long be forgotten.
     #[inline]
     pub fn copy_to(&self, pool: Pool) -> Option<Address> {
-        let size = mem::size_of::<ngx_str_t>() + self.sockaddr.len() + self.name.len();
+        let room = self.sockaddr.len() + MARK;
+        let size = mem::size_of::<ngx_str_t>() + room + self.name.len();
         // SAFETY: the pool is live, and the three parts lie one behind the other in memory of
         // their total size, the one that needs alignment first.
         unsafe {
             let name = NonNull::new(ngx_palloc(pool.as_ptr(), size))?.as_ptr().cast::<ngx_str_t>();
             let sockaddr = name.add(1).cast::<u8>();
-            let text = sockaddr.add(self.sockaddr.len());
+            let text = sockaddr.add(room);
             ptr::copy_nonoverlapping(self.sockaddr.as_ptr(), sockaddr, self.sockaddr.len());
             ptr::copy_nonoverlapping(self.name.as_ptr(), text, self.name.len());
             name.write(ngx_str_t { len: self.name.len(), data: text });
@@ -133,4 +225,52 @@ pub fn is_placeholder(sockaddr: &[u8]) -> bool {
     sockaddr.len() >= mem::size_of::<libc::sockaddr_in>()
         && sockaddr[..FAMILY] == family
         && sockaddr[ADDR..ADDR + 4] == [0, 0, 0, 1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{mark, Address, MARK};
+
+    fn marked(sockaddr: &mut [u8], len: usize, number: u64) -> Option<Vec<u8>> {
+        let mut address = Address {
+            sockaddr: sockaddr.as_mut_ptr().cast(),
+            socklen: len as _,
+            name: core::ptr::null_mut(),
+        };
+        mark(&mut address, number).then(|| sockaddr[..address.socklen as usize].to_vec())
+    }
+
+    fn family(family: i32) -> Vec<u8> {
+        let mut bytes = vec![0; 128 + MARK];
+        bytes[..2].copy_from_slice(&(family as libc::sa_family_t).to_ne_bytes());
+        bytes
+    }
+
+    #[test]
+    fn a_mark_tells_addresses_apart() {
+        for (kind, len) in [
+            (libc::AF_INET, size_of::<libc::sockaddr_in>()),
+            (libc::AF_INET6, size_of::<libc::sockaddr_in6>()),
+            (libc::AF_UNIX, size_of::<libc::sockaddr_un>()),
+        ] {
+            let mut address = family(kind);
+            let plain = marked(&mut address, len, 0);
+            let one = marked(&mut address, len, 1);
+            let big = marked(&mut address, len, u64::MAX);
+            assert!(plain.is_some() && one.is_some() && big.is_some());
+            assert!(plain != one && one != big && plain != big);
+            assert_eq!(plain.as_ref().map(Vec::len), Some(len));
+        }
+    }
+
+    #[test]
+    fn a_long_path_leaves_no_room() {
+        let mut address = family(libc::AF_UNIX);
+        let len = size_of::<libc::sockaddr_un>();
+        address[2..len - 2].fill(b'a');
+        assert!(marked(&mut address, len, 0).is_some());
+        assert!(marked(&mut address, len, 255).is_some());
+        assert!(marked(&mut address, len, 256).is_none());
+        assert_eq!(&address[2..len - 2], vec![b'a'; len - 4]);
+    }
 }

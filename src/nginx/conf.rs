@@ -191,6 +191,14 @@ impl Conf {
     }
 }
 
+/// A time as nginx reads it (`ngx_parse_time`): `60s`, `1h`, `500ms`, in milliseconds.
+pub fn milliseconds(text: &[u8]) -> Option<usize> {
+    let mut text = super::str_of(text);
+    // SAFETY: nginx only reads the text.
+    let ms = unsafe { ngx::ffi::ngx_parse_time(&mut text, 0) };
+    usize::try_from(ms).ok()
+}
+
 /// The name of a module.
 pub fn module_name(module: &ngx_module_t) -> &'static [u8] {
     if module.name.is_null() {

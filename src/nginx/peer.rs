@@ -10,6 +10,7 @@ use ngx::ffi::{
 #[cfg(ngx_feature = "http_ssl")]
 use ngx::ffi::{ngx_event_save_peer_session_pt, ngx_event_set_peer_session_pt};
 
+use super::connection::Connection;
 use super::log::Log;
 
 /// Where to connect to: what nginx wants to know of a peer.
@@ -77,6 +78,52 @@ impl Peer {
     pub fn forget_cached(self) {
         // SAFETY: pc is live.
         unsafe { (*self.as_ptr()).set_cached(0) }
+    }
+
+    /// Where it connects to; `None` when nobody has said so yet.
+    pub fn address(self) -> Option<Address> {
+        // SAFETY: pc is live.
+        unsafe {
+            let pc = self.as_ptr();
+            let (sockaddr, socklen, name) = ((*pc).sockaddr, (*pc).socklen, (*pc).name);
+            (!sockaddr.is_null()).then_some(Address { sockaddr, socklen, name })
+        }
+    }
+
+    /// Connects to the same peer by another copy of its address.
+    pub fn replace_address(self, address: Address) {
+        // SAFETY: pc is live; the address lives as long as the request.
+        unsafe {
+            (*self.as_ptr()).sockaddr = address.sockaddr;
+            (*self.as_ptr()).socklen = address.socklen;
+        }
+    }
+
+    /// The connection, while there is one.
+    pub fn connection(self) -> Option<Connection> {
+        // SAFETY: pc is live, and so is its connection.
+        unsafe { Connection::from_ptr((*self.as_ptr()).connection) }
+    }
+
+    /// The connection is somebody else's now.
+    pub fn forget_connection(self) {
+        // SAFETY: pc is live.
+        unsafe { (*self.as_ptr()).connection = ptr::null_mut() }
+    }
+
+    /// Whether the connection was used before.
+    pub fn is_cached(self) -> bool {
+        // SAFETY: pc is live.
+        unsafe { (*self.as_ptr()).cached() != 0 }
+    }
+
+    /// What else the connection is opened with (`proxy_socket_keepalive`, `transparent`).
+    pub fn options(self) -> usize {
+        // SAFETY: pc is live.
+        unsafe {
+            let pc = &*self.as_ptr();
+            (pc.so_keepalive() | pc.transparent() << 1) as usize
+        }
     }
 
     /// Names the peer in `$upstream_addr` without having one.

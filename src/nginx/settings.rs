@@ -55,6 +55,7 @@ impl Changes {
 
 /// Copies of locations' settings that no try uses just now.
 #[derive(Default)]
+#[allow(clippy::vec_box)] // a copy on loan must not move when another one comes
 pub struct Copies {
     free: HashMap<*mut Raw, Vec<Box<Raw>>, FxBuildHasher>,
 }

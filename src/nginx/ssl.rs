@@ -141,12 +141,11 @@ impl Settings {
             done(ngx_ssl_ciphers(cf, ssl, self.slot("ssl_ciphers")?, 0))?;
             let (certificate, key) = ((*upstream).ssl_certificate, (*upstream).ssl_certificate_key);
             // A certificate that is named by variables is read for each connection.
-            if !certificate.is_null() && !key.is_null() && (*certificate).value.len > 0 {
-                if (*certificate).lengths.is_null() && (*key).lengths.is_null() {
-                    let (certificate, key) = (&raw mut (*certificate).value, &raw mut (*key).value);
-                    let passwords = (*upstream).ssl_passwords;
-                    done(ngx_ssl_certificate(cf, ssl, certificate, key, passwords))?;
-                }
+            let given = !certificate.is_null() && !key.is_null() && (*certificate).value.len > 0;
+            if given && (*certificate).lengths.is_null() && (*key).lengths.is_null() {
+                let (certificate, key) = (&raw mut (*certificate).value, &raw mut (*key).value);
+                let passwords = (*upstream).ssl_passwords;
+                done(ngx_ssl_certificate(cf, ssl, certificate, key, passwords))?;
             }
             let trusted = self.slot::<ngx_str_t>("ssl_trusted_certificate")?;
             if (*upstream).ssl_verify == 1 && (*trusted).len > 0 {

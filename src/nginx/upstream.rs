@@ -6,10 +6,15 @@ use ngx::ffi::{
     ngx_current_msec, ngx_http_block_reading, ngx_http_finalize_request, ngx_http_upstream_conf_t,
     ngx_http_upstream_state_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t, NGX_ERROR, NGX_OK,
 };
+#[cfg(ngx_feature = "http_ssl")]
+use ngx::ffi::{ngx_http_complex_value, ngx_http_complex_value_t};
 
 use super::bytes;
 use super::peer::Peer;
 use super::request::Request;
+use super::upstream_conf::UpstreamConf;
+#[cfg(ngx_feature = "http_ssl")]
+use crate::balancer::identity::Writer;
 
 /// The upstream of one request.
 #[derive(Clone, Copy)]
@@ -39,6 +44,12 @@ impl Upstream {
     pub fn peer(self) -> Option<Peer> {
         // SAFETY: `peer` is part of the live upstream.
         unsafe { Peer::from_ptr(&raw mut (*self.as_ptr()).peer) }
+    }
+
+    /// The `upstream{}` block; `None` before it is known.
+    pub fn block(self) -> Option<UpstreamConf> {
+        // SAFETY: the upstream is live; the block belongs to the configuration.
+        unsafe { UpstreamConf::from_ptr((*self.as_ptr()).upstream) }
     }
 
     /// The location's settings (`proxy_connect_timeout` and the like).
@@ -74,6 +85,19 @@ impl Upstream {
             (*u).request_bufs = if body.is_null() { ptr::null_mut() } else { (*body).bufs };
             create_request(r) == OK
         }
+    }
+
+    /// Which protocol the peer is spoken to: each has its own function that makes the request.
+    pub fn protocol(self) -> usize {
+        // SAFETY: the upstream is live.
+        unsafe { (*self.as_ptr()).create_request.map_or(0, |f| f as usize) }
+    }
+
+    /// Whether the response leaves the connection fit for another request, and the whole request
+    /// was sent.
+    pub fn leaves_connection_usable(self) -> bool {
+        // SAFETY: the upstream is live.
+        unsafe { (*self.as_ptr()).keepalive() != 0 && (*self.as_ptr()).request_body_sent() != 0 }
     }
 
     /// How many tries nginx has noted for the request, in all its upstreams.
@@ -160,6 +184,58 @@ impl Upstream {
     pub fn ssl_name(self) -> ngx::ffi::ngx_str_t {
         // SAFETY: the upstream is live.
         unsafe { (*self.as_ptr()).ssl_name }
+    }
+
+    /// Writes all that tells TLS connections to one address apart: the location's context (CA,
+    /// CRL, protocols, certificates given by path), whether the peer is verified, the name it is
+    /// asked for and verified under, a certificate given by variables. `host` is Lua's own name;
+    /// empty for the configured one. False when a value cannot be had.
+    pub fn write_tls_identity(
+        self,
+        request: Request,
+        host: ngx::ffi::ngx_str_t,
+        identity: &mut Writer,
+    ) -> bool {
+        let value = |complex: *mut ngx_http_complex_value_t| {
+            let mut text = ngx::ffi::ngx_str_t::empty();
+            // SAFETY: the request and the location's settings are live; so is the value, which
+            // may lie in the request's memory.
+            unsafe {
+                let rc = ngx_http_complex_value(request.as_ptr(), complex, &mut text);
+                (rc == OK).then(|| bytes(text))
+            }
+        };
+
+        // SAFETY: the settings are live. A certificate with variables has `lengths`.
+        unsafe {
+            let conf = &*self.conf();
+            identity.number(conf.ssl as usize);
+            identity.number(conf.ssl_verify as usize);
+            identity.number(conf.ssl_server_name as usize);
+
+            if conf.ssl_verify != 0 || conf.ssl_server_name != 0 {
+                let name = match (host.len, conf.ssl_name.is_null()) {
+                    (0, true) => bytes(self.ssl_name()),
+                    (0, false) => match value(conf.ssl_name) {
+                        Some(name) => name,
+                        None => return false,
+                    },
+                    _ => bytes(host),
+                };
+                identity.text(name);
+            }
+
+            let (certificate, key) = (conf.ssl_certificate, conf.ssl_certificate_key);
+            let given = !certificate.is_null() && !key.is_null() && (*certificate).value.len > 0;
+            if given && !((*certificate).lengths.is_null() && (*key).lengths.is_null()) {
+                let (Some(certificate), Some(key)) = (value(certificate), value(key)) else {
+                    return false;
+                };
+                identity.text(certificate);
+                identity.text(key);
+            }
+        }
+        true
     }
 
     /// Sets that name. It lives as long as the request.

@@ -11,7 +11,7 @@ use ngx::ffi::{
 };
 
 use super::addr;
-use super::conf::Conf;
+use super::conf::{module_name, Conf};
 use super::request::Request;
 
 /// A function that starts each request of a block.
@@ -82,6 +82,19 @@ impl UpstreamConf {
     pub fn init_peer_is_not(self, init: InitPeer) -> bool {
         // SAFETY: the block is live.
         unsafe { (*self.as_ptr()).peer.init }.map(|f| f as usize) != Some(init as usize)
+    }
+
+    /// Whether nginx's keepalive module was told nothing about the block (since 1.29.7 it keeps
+    /// connections all the same). Its configuration starts with the number of connections, in
+    /// every version so far.
+    pub fn keepalive_is_default(self, cf: Conf) -> bool {
+        const UNSET: usize = usize::MAX;
+        let name = b"ngx_http_upstream_keepalive_module";
+        let Some(module) = cf.modules().find(|module| module_name(module) == name) else {
+            return false;
+        };
+        // SAFETY: the module makes a configuration for each block, which is larger than a number.
+        unsafe { self.module_conf(module).cast::<usize>().as_ref() }.is_some_and(|n| *n == UNSET)
     }
 
     /// Prepares the block as `init` does, or round robin where there is none.

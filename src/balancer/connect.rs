@@ -1,0 +1,118 @@
+//! From a choice to a connection: which pool may serve the try, and what tells its connection from
+//! others.
+
+#![forbid(unsafe_code)]
+
+use ngx::ffi::{ngx_int_t, ngx_str_t, NGX_DONE};
+
+use super::identity::Writer;
+use super::peer::{Chosen, Fresh, PeerData};
+use crate::log::log;
+use crate::nginx::addr;
+use crate::nginx::peer::Peer;
+use crate::nginx::upstream::{ERROR, OK};
+
+impl PeerData {
+    /// Connects to the peer that Lua chose, over a connection of the pool where there is one.
+    pub(super) fn connect(&self, pc: Peer, mut peer: Chosen) -> ngx_int_t {
+        let must_be_fresh = self.fresh.get() == Fresh::Wanted;
+        pc.set_address(peer.address);
+
+        if self.balancer.pooled_by_nginx() {
+            let number = if must_be_fresh {
+                self.balancer.main.fresh_number()
+            } else {
+                self.number(pc, &peer)
+            };
+            if !number.is_some_and(|number| addr::mark(&mut peer.address, number)) {
+                return self.cannot_tell(pc);
+            }
+            pc.replace_address(peer.address);
+        }
+        if self.keepalive.get().is_some() {
+            let Some(identity) = self.full_identity(pc, &peer) else { return self.cannot_tell(pc) };
+            self.identity.set(identity);
+            let idle = self.balancer.idle().filter(|_| !must_be_fresh);
+            if idle.is_some_and(|idle| idle.take(&peer, identity, pc)) {
+                return NGX_DONE as ngx_int_t;
+            }
+        }
+        OK
+    }
+
+    fn cannot_tell(&self, pc: Peer) -> ngx_int_t {
+        if let Some(log) = pc.log() {
+            log!(log, NGX_LOG_ERR, "lua balancer: no way to tell the connection from others");
+        }
+        ERROR
+    }
+
+    /// Leaves the choice to who balanced before us.
+    pub(super) fn fall_back(&self, pc: Peer) -> ngx_int_t {
+        if self.balancer.placeholder_only.get() {
+            if let Some(log) = pc.log() {
+                log!(log, NGX_LOG_ERR, "lua balancer: no peer set");
+            }
+            return ERROR;
+        }
+        let rc = self.original.get(pc);
+        if rc == OK && self.balancer.pooled_by_nginx() {
+            self.mark_fallback(pc);
+        }
+        rc
+    }
+
+    /// Marks the address of a `server` line, in a copy: the line belongs to all requests.
+    fn mark_fallback(&self, pc: Peer) {
+        let marked = pc.address().and_then(|address| {
+            let peer = Chosen { address, host: ngx_str_t::empty() };
+            match self.number(pc, &peer)? {
+                0 => Some(address),
+                number => {
+                    let mut copy = addr::copy(self.request.pool()?, address)?;
+                    addr::mark(&mut copy, number).then_some(copy)
+                }
+            }
+        });
+        if let Some(address) = marked {
+            pc.replace_address(address);
+        }
+    }
+
+    /// Writes all but the peer's address of what the connection is opened with.
+    fn write_identity(&self, pc: Peer, peer: &Chosen, identity: &mut Writer) -> bool {
+        identity.clear();
+        identity.number(self.upstream.protocol());
+        identity.number(pc.options());
+        identity.text(addr::bound_to(pc));
+        identity.text(self.pool.get().map_or(&[], |(name, _)| name));
+        #[cfg(ngx_feature = "http_ssl")]
+        {
+            identity.number(self.upstream.ssl().into());
+            if self.upstream.ssl() {
+                return self.upstream.write_tls_identity(self.request, peer.host, identity);
+            }
+        }
+        let _ = peer;
+        true
+    }
+
+    /// The number of what the connection is opened with, for nginx's own keepalive.
+    fn number(&self, pc: Peer, peer: &Chosen) -> Option<u64> {
+        let mut identity = self.balancer.main.identity.try_borrow_mut().ok()?;
+        if !self.write_identity(pc, peer, &mut identity) {
+            return None;
+        }
+        self.balancer.main.number_of(identity.bytes())
+    }
+
+    /// All that the connection is opened with. It lives as long as the request.
+    fn full_identity(&self, pc: Peer, peer: &Chosen) -> Option<&'static [u8]> {
+        let mut identity = self.balancer.main.identity.try_borrow_mut().ok()?;
+        if !self.write_identity(pc, peer, &mut identity) {
+            return None;
+        }
+        identity.text(addr::unmarked(&peer.address));
+        self.request.pool()?.alloc_slice(identity.bytes())
+    }
+}
