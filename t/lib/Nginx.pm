@@ -104,7 +104,7 @@ sub spawn {
         open STDIN, '<', '/dev/null';
         open STDOUT, '>', "$self->{root}/run.out";
         open STDERR, '>&', \*STDOUT;
-        exec $ENV{TEST_NGINX_BINARY}, '-p', "$self->{root}/", '-c', 'conf/nginx.conf', @args
+        exec $ENV{TEST_NGINX_BINARY}, '-p', "$self->{root}/", '-e', 'stderr', '-c', 'conf/nginx.conf', @args
             or POSIX::_exit(127);
     }
     return $pid;
