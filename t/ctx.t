@@ -124,6 +124,40 @@ peer 1
 
 
 
+=== an internal redirect begins with an empty one
+nginx forgets what modules keep for a request then; both tables go when the request ends.
+--- http_config
+    upstream second {
+        balancer_by_lua_block {
+            assert(next(ngx.ctx) == nil)
+            ngx.ctx.mark = "second"
+            ngx.var.used = #debug.getregistry().ngx_lua_ctx_tables
+            require("ngx.balancer").set_current_peer("127.0.0.1", $TEST_NGINX_P2)
+        }
+    }
+--- balancer
+    assert(next(ngx.ctx) == nil)
+    ngx.ctx.mark = "first"
+    require("ngx.balancer").set_current_peer("127.0.0.1", $TEST_NGINX_P9)
+--- config
+    set $used "";
+    location /t {
+        error_page 502 = /second;
+        proxy_pass http://backend;
+    }
+    location /second {
+        add_header X-Used $used;
+        proxy_pass http://second;
+    }
+--- request eval
+[("GET /t") x 4]
+--- response_body eval
+[("peer 2\n") x 4]
+--- response_headers eval
+[("X-Used: 2") x 4]
+
+
+
 === it goes with its request
 --- balancer
     local tables = debug.getregistry().ngx_lua_ctx_tables
