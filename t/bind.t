@@ -4,16 +4,8 @@ use strict;
 use warnings;
 
 use lib 't/lib';
-use Backend;
+use Backend 'fresh';
 use Test::Nginx::Socket 'no_plan';
-
-# A connection of its own for each try: what a pool makes of local addresses is not asked here.
-add_block_preprocessor(sub {
-    my ($block) = @_;
-    $block->set_value(http_config => "proxy_set_header Connection close;\n"
-        . ($block->http_config // ''));
-    $block->set_value(config => 'location /t { proxy_pass http://backend; }') if !$block->config;
-});
 
 no_long_string();
 run_tests();

@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use lib 't/lib';
-use Backend;
+use Backend 'fresh';
 use Test::Nginx::Socket 'no_plan';
 
 # What each run sees, as "addr state status, …;"; the ports are P1, P2, P3, P4 and again.

@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use lib 't/lib';
-use Backend;
+use Backend 'fresh';
 use Test::Nginx::Socket 'no_plan';
 
 no_long_string();

@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use lib 't/lib';
-use Backend;
+use Backend 'fresh';
 use FakePeer;
 use Test::Nginx::Socket 'no_plan';
 
@@ -232,6 +232,12 @@ GET /page.html
         balancer.set_current_peer("127.0.0.1", $TEST_NGINX_P1)
     }
     keepalive 4;
+--- config
+    location /t {
+        proxy_pass http://backend;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+    }
 --- request eval
 ["GET /t?read=1", "GET /t?read=2", "GET /t"]
 --- response_headers eval

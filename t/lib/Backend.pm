@@ -11,7 +11,8 @@ package Backend;
 # connection without an answer; with `n2=…` it does so for the requests of a connection after the
 # first only. Nobody listens on P4, and whoever connects to P5 is never answered.
 #
-# Left out, the request is GET /t and `location /t` passes to the upstream; its answer shows
+# With `use Backend 'fresh'` each try has a connection of its own, on nginx that pools them by itself
+# too. Left out, the request is GET /t and `location /t` passes to the upstream; its answer shows
 # $upstream_addr and $upstream_status, and $seen, which Lua may write.
 
 use strict;
@@ -70,6 +71,13 @@ $peers =~ s/ANSWERS/join "\n            ", map "if (\$answer = $_) { return $_"
     . ($_ == 444 ? '; }' : qq( "peer \$peer says $_\\n"; })),
     403, 404, 429, 444, 500, 502, 503, 504/e;
 
+my $connection = '""';
+
+sub import {
+    my (undef, $how) = @_;
+    $connection = 'close' if ($how // '') eq 'fresh';
+}
+
 my $location = <<'EOC';
     location /t {
         set $seen "";
@@ -78,7 +86,7 @@ my $location = <<'EOC';
         add_header X-Status $upstream_status always;
         proxy_pass http://backend;
         proxy_http_version 1.1;
-        proxy_set_header Connection "";
+        proxy_set_header Connection CONNECTION;
     }
 EOC
 
@@ -92,9 +100,10 @@ Test::Nginx::Util::add_block_preprocessor(sub {
     }
     my $http = defined $block->http_config ? $block->http_config : '';
     $http .= "upstream backend {\n$upstream}\n" if defined $upstream;
+    $http = "proxy_set_header Connection close;\n$http" if $connection eq 'close';
     $block->set_value('http_config', $http . $peers);
 
-    $block->set_value('config', $location) if !defined $block->config;
+    $block->set_value('config', $location =~ s/CONNECTION/$connection/r) if !defined $block->config;
     # Test::Nginx knows the ports by their names in most sections, but not in all.
     for my $section (qw(response_headers raw_response_headers_like)) {
         my $value = $block->$section // next;
