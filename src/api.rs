@@ -10,6 +10,8 @@ pub mod exit;
 pub mod log;
 pub mod req;
 pub mod time;
+#[cfg(ngx_feature = "http_ssl")]
+pub mod tls;
 pub mod var;
 
 use core::ffi::{c_char, c_int, c_void, CStr};
@@ -64,14 +66,14 @@ pub struct Export(#[allow(dead_code)] *const c_void);
 unsafe impl Sync for Export {}
 
 macro_rules! exports {
-    ($($function:path),+ $(,)?) => {
-        [$(Export($function as *const c_void)),+]
+    ($($(#[$cfg:meta])* $function:path),+ $(,)?) => {
+        &[$($(#[$cfg])* Export($function as *const c_void)),+]
     };
 }
 
 /// Every function that only Lua names: without a reference the linker drops it.
 #[used]
-pub static EXPORTS: [Export; 30] = exports![
+pub static EXPORTS: &[Export] = exports![
     balancer::ngx_http_lua_ffi_balancer_bind_to_local_addr,
     balancer::ngx_http_lua_ffi_balancer_enable_keepalive,
     balancer::ngx_http_lua_ffi_balancer_get_last_failure,
@@ -100,6 +102,12 @@ pub static EXPORTS: [Export; 30] = exports![
     time::ngx_http_lua_ffi_now,
     time::ngx_http_lua_ffi_time,
     time::ngx_http_lua_ffi_update_time,
+    #[cfg(ngx_feature = "http_ssl")]
+    tls::ngx_http_lua_ffi_balancer_set_ssl_cert,
+    #[cfg(ngx_feature = "http_ssl")]
+    tls::ngx_http_lua_ffi_balancer_set_ssl_trusted,
+    #[cfg(ngx_feature = "http_ssl")]
+    tls::ngx_http_lua_ffi_balancer_set_ssl_verify,
     var::ngx_http_lua_ffi_var_get,
     var::ngx_http_lua_ffi_var_set,
 ];

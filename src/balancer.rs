@@ -12,6 +12,9 @@ pub mod outer;
 pub mod peer;
 #[cfg(ngx_feature = "http_ssl")]
 pub mod session;
+pub mod sessions;
+#[cfg(ngx_feature = "http_ssl")]
+pub mod tls;
 pub mod tries;
 
 use core::cell::{Cell, OnceCell};

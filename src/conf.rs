@@ -11,14 +11,20 @@ pub mod variable;
 use core::cell::{Cell, OnceCell, RefCell};
 use core::ffi::{c_char, c_void};
 use core::ptr;
+use std::collections::HashMap;
 
 use ngx::ffi::{ngx_conf_t, ngx_int_t, ngx_process, NGX_PROCESS_SIGNALLER};
 #[cfg(ngx_feature = "http_ssl")]
 use ngx::http::HttpModuleLocationConf;
 use ngx::http::{HttpModuleMainConf, HttpModuleServerConf};
+use rustc_hash::FxBuildHasher;
 
 use crate::balancer::addresses::Addresses;
 use crate::balancer::identity;
+#[cfg(ngx_feature = "http_ssl")]
+use crate::balancer::sessions::Sessions;
+#[cfg(ngx_feature = "http_ssl")]
+use crate::balancer::tls::Pems;
 use crate::balancer::Balancer;
 use crate::guard::{guard, log_panics};
 use crate::lua::call;
@@ -30,8 +36,11 @@ use crate::nginx::conf::{Conf, NGX_CONF_ERROR, NGX_CONF_OK};
 use crate::nginx::log::{Log, NGX_LOG_EMERG, NGX_LOG_ERR};
 use crate::nginx::request::Request;
 use crate::nginx::settings::Copies;
+use crate::nginx::shm::SharedCache;
 #[cfg(ngx_feature = "http_ssl")]
 use crate::nginx::ssl;
+#[cfg(ngx_feature = "http_ssl")]
+use crate::nginx::tls::{Context, Fingerprint, Session};
 use crate::nginx::upstream::{ERROR, OK};
 use crate::nginx::upstream_conf::{self, UpstreamConf};
 use crate::phase::Phase;
@@ -51,6 +60,17 @@ pub struct MainConf {
     init_worker: OnceCell<(Chunk, Loaded)>,
     /// Addresses that Lua has named in this process.
     pub addresses: RefCell<Addresses<Parsed>>,
+    /// `lua_balancer_ssl_sessions`.
+    max_sessions: OnceCell<usize>,
+    /// `lua_balancer_ssl_session_cache`.
+    shared_sessions: OnceCell<SharedCache>,
+    #[cfg(ngx_feature = "http_ssl")]
+    sessions: OnceCell<RefCell<Sessions<Session>>>,
+    #[cfg(ngx_feature = "http_ssl")]
+    fingerprints: RefCell<HashMap<Context, Fingerprint, FxBuildHasher>>,
+    /// PEM that Lua has given in this process.
+    #[cfg(ngx_feature = "http_ssl")]
+    pub pems: Pems,
     /// Where the identity of a connection is written.
     pub identity: RefCell<identity::Writer>,
     numbers: RefCell<identity::Numbers>,
@@ -81,6 +101,30 @@ impl MainConf {
     #[inline]
     pub fn code_cache(&self) -> bool {
         self.code_cache.get() != Some(false)
+    }
+
+    /// The TLS sessions of this process.
+    #[cfg(ngx_feature = "http_ssl")]
+    pub fn sessions(&self) -> &RefCell<Sessions<Session>> {
+        let max = self.max_sessions.get().copied().unwrap_or(1024);
+        self.sessions.get_or_init(|| RefCell::new(Sessions::new(max)))
+    }
+
+    /// The TLS sessions of all workers, where the configuration wants them shared.
+    pub fn shared_sessions(&self) -> Option<SharedCache> {
+        self.shared_sessions.get().copied()
+    }
+
+    /// The fingerprint of a TLS context, taken once; `None` where this OpenSSL does not tell.
+    #[cfg(ngx_feature = "http_ssl")]
+    pub fn fingerprint(&self, context: Context) -> Option<Fingerprint> {
+        let mut known = self.fingerprints.try_borrow_mut().ok()?;
+        if let Some(fingerprint) = known.get(&context) {
+            return Some(*fingerprint);
+        }
+        let fingerprint = context.fingerprint()?;
+        known.insert(context, fingerprint);
+        Some(fingerprint)
     }
 
     /// The number of an identity; `None` while it is being asked for.

@@ -14,8 +14,11 @@ pub mod peer;
 pub mod pool;
 pub mod request;
 pub mod settings;
+pub mod shm;
 #[cfg(ngx_feature = "http_ssl")]
 pub mod ssl;
+#[cfg(ngx_feature = "http_ssl")]
+pub mod tls;
 pub mod upstream;
 pub mod upstream_conf;
 pub mod var;

@@ -32,6 +32,11 @@ int ngx_http_lua_ffi_balancer_set_timeouts(ngx_http_request_t *r, long connect_t
     long send_timeout, long read_timeout, char **err);
 int ngx_http_lua_ffi_balancer_recreate_request(ngx_http_request_t *r, char **err);
 int ngx_http_lua_ffi_balancer_set_upstream_tls(ngx_http_request_t *r, int on, char **err);
+int ngx_http_lua_ffi_balancer_set_ssl_verify(ngx_http_request_t *r, int on, int depth, char **err);
+int ngx_http_lua_ffi_balancer_set_ssl_cert(ngx_http_request_t *r, const unsigned char *cert,
+    size_t cert_len, const unsigned char *key, size_t key_len, char **err);
+int ngx_http_lua_ffi_balancer_set_ssl_trusted(ngx_http_request_t *r, const unsigned char *pem,
+    size_t pem_len, char **err);
 int ngx_http_lua_ffi_balancer_bind_to_local_addr(ngx_http_request_t *r,
     const unsigned char *addr, size_t addr_len, unsigned char *errbuf, size_t *errbuf_size);
 ]]
@@ -317,6 +322,45 @@ function _M.set_upstream_tls(on)
     end
     on = (on == false or on == 0) and 0 or 1
     return done(C.ngx_http_lua_ffi_balancer_set_upstream_tls(current.request, on, errmsg))
+end
+
+-- Turns the verification of the peer's certificate on or off for this try; `depth` is how many
+-- certificates may lie between it and a trusted one. Returns true, or nil and why not.
+function _M.set_ssl_verify(on, depth)
+    if type(on) ~= "boolean" then
+        error(bad(1, "set_ssl_verify", "boolean expected, got " .. type(on)), 2)
+    end
+    if depth ~= nil then
+        if type(depth) ~= "number" then
+            error(bad(2, "set_ssl_verify", "number expected, got " .. type(depth)), 2)
+        end
+        if not (depth >= 0 and depth <= 100 and depth == floor(depth)) then
+            error(bad(2, "set_ssl_verify", "integer from 0 to 100 expected, got " .. depth), 2)
+        end
+    end
+    return done(C.ngx_http_lua_ffi_balancer_set_ssl_verify(current.request, on and 1 or 0,
+                                                           depth or -1, errmsg))
+end
+
+-- Shows a certificate of our own to the peer of this try: the certificate with its chain, and its
+-- key, both in PEM. Returns true, or nil and why not.
+function _M.set_ssl_cert(cert, key)
+    if type(cert) ~= "string" then
+        error(bad(1, "set_ssl_cert", "string expected, got " .. type(cert)), 2)
+    end
+    if type(key) ~= "string" then
+        error(bad(2, "set_ssl_cert", "string expected, got " .. type(key)), 2)
+    end
+    return done(C.ngx_http_lua_ffi_balancer_set_ssl_cert(current.request, cert, #cert, key, #key,
+                                                         errmsg))
+end
+
+-- Trusts the authorities in a PEM, and no others, for this try. Returns true, or nil and why not.
+function _M.set_ssl_trusted(pem)
+    if type(pem) ~= "string" then
+        error(bad(1, "set_ssl_trusted", "string expected, got " .. type(pem)), 2)
+    end
+    return done(C.ngx_http_lua_ffi_balancer_set_ssl_trusted(current.request, pem, #pem, errmsg))
 end
 
 -- Lets the connections of this request come from a local address, "ip" or "ip:port".

@@ -17,7 +17,7 @@ const DISABLED: &CStr = c"API disabled in the current context";
 ///
 /// # Safety
 /// `err` is null or may be written to.
-unsafe fn in_balancer(
+pub(super) unsafe fn in_balancer(
     err: *mut *mut c_char,
     body: impl FnOnce(&PeerData) -> Result<c_int, &'static CStr>,
 ) -> c_int {

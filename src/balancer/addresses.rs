@@ -8,10 +8,10 @@ use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
 
 /// How many addresses are remembered. One takes some 150 bytes.
-const MAX: usize = 16 * 1024;
+const ADDRESSES: usize = 16 * 1024;
 
-/// A bounded memory of parsed addresses.
-pub struct Addresses<T> {
+/// A bounded memory of parsed addresses, or of anything else that is parsed of a text.
+pub struct Addresses<T, const MAX: usize = ADDRESSES> {
     table: HashTable<Entry<T>>,
 }
 
@@ -21,7 +21,7 @@ struct Entry<T> {
     value: T,
 }
 
-impl<T> Default for Addresses<T> {
+impl<T, const MAX: usize> Default for Addresses<T, MAX> {
     fn default() -> Self {
         Addresses { table: HashTable::new() }
     }
@@ -35,7 +35,7 @@ fn hash(text: &[u8], port: u16) -> u64 {
     hasher.finish()
 }
 
-impl<T> Addresses<T> {
+impl<T, const MAX: usize> Addresses<T, MAX> {
     /// What `text` and `port` were parsed to, or what `parse` makes of them now. A failure is not
     /// remembered.
     #[inline]
@@ -70,11 +70,11 @@ impl<T> Addresses<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Addresses, MAX};
+    use super::{Addresses, ADDRESSES as MAX};
 
     #[test]
     fn an_address_is_parsed_once() {
-        let mut addresses = Addresses::default();
+        let mut addresses = Addresses::<_>::default();
         let mut parsed = 0;
         for _ in 0..3 {
             let value = addresses.get_or_parse(b"127.0.0.1", 80, || {
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_port_is_part_of_the_address() {
-        let mut addresses = Addresses::default();
+        let mut addresses = Addresses::<_>::default();
         assert_eq!(addresses.get_or_parse(b"::1", 1, || Ok::<_, ()>(1)), Ok(&1));
         assert_eq!(addresses.get_or_parse(b"::1", 2, || Ok::<_, ()>(2)), Ok(&2));
         assert_eq!(addresses.get_or_parse(b"::1", 1, || Err(())), Ok(&1));
@@ -96,14 +96,14 @@ mod tests {
 
     #[test]
     fn a_failure_is_not_remembered() {
-        let mut addresses = Addresses::default();
+        let mut addresses = Addresses::<_>::default();
         assert_eq!(addresses.get_or_parse(b"x", 1, || Err("no")), Err("no"));
         assert_eq!(addresses.get_or_parse(b"x", 1, || Ok::<_, &str>(1)), Ok(&1));
     }
 
     #[test]
     fn memory_is_bounded() {
-        let mut addresses = Addresses::default();
+        let mut addresses = Addresses::<_>::default();
         for n in 0..3 * MAX {
             let text = n.to_string();
             assert_eq!(addresses.get_or_parse(text.as_bytes(), 1, || Ok::<_, ()>(n)), Ok(&n));

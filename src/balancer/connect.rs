@@ -90,7 +90,15 @@ impl PeerData {
         {
             identity.number(self.upstream.ssl().into());
             if self.upstream.ssl() {
-                return self.upstream.write_tls_identity(self.request, peer.host, identity);
+                let tls = self.tls.get();
+                tls.write_identity(identity);
+                identity.number(self.verifies().into());
+                return self.upstream.write_tls_identity(
+                    self.request,
+                    peer.host,
+                    self.verifies(),
+                    identity,
+                );
             }
         }
         let _ = peer;

@@ -13,6 +13,8 @@ use crate::nginx::request::Request;
 pub struct RequestCtx {
     /// The number of `ngx.ctx` among the VM's tables; 0 when it was never used.
     pub table: Cell<c_int>,
+    /// Whether the last TLS connection to a peer resumed a session.
+    pub ssl_resumed: Cell<Option<bool>>,
     vm: OnceCell<Vm>,
     main: &'static MainConf,
 }
@@ -31,6 +33,7 @@ impl RequestCtx {
         }
         let ctx = request.pool()?.own(RequestCtx {
             table: Cell::new(0),
+            ssl_resumed: Cell::new(None),
             vm: OnceCell::new(),
             main: MainConf::of_request(request)?,
         })?;

@@ -51,7 +51,7 @@ const MAX: usize = 16 * 1024;
 #[derive(Default)]
 pub struct Numbers {
     known: HashMap<Box<[u8]>, u64, FxBuildHasher>,
-    last: u64,
+    next: u64,
 }
 
 impl Numbers {
@@ -68,10 +68,11 @@ impl Numbers {
         number
     }
 
-    /// A number that no identity has.
+    /// A number that no identity has. The first is 0, which needs no room in an address: most
+    /// upstreams have one identity only.
     pub fn fresh(&mut self) -> u64 {
-        self.last += 1;
-        self.last
+        self.next += 1;
+        self.next - 1
     }
 }
 

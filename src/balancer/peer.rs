@@ -13,6 +13,8 @@ use super::ctx::RequestCtx;
 use super::exit::{self, Exit};
 use super::idle::Keepalive;
 use super::list::List;
+#[cfg(ngx_feature = "http_ssl")]
+use super::tls::{Pems, TryTls};
 use super::tries::{More, Tries};
 use super::Balancer;
 use crate::guard::{guard, quiet};
@@ -101,6 +103,12 @@ pub struct PeerData {
     pub(super) identity: Cell<&'static [u8]>,
     /// Whether a try has gone over a connection of its own, and whether the next one must.
     pub(super) fresh: Cell<Fresh>,
+    /// What Lua wants of the TLS of this try.
+    #[cfg(ngx_feature = "http_ssl")]
+    pub tls: Cell<TryTls>,
+    /// What the TLS session of this try is found and kept under; empty for none.
+    #[cfg(ngx_feature = "http_ssl")]
+    pub(super) session_identity: Cell<&'static [u8]>,
     /// Whether the location uses TLS, and the name that it does so under.
     #[cfg(ngx_feature = "http_ssl")]
     configured_ssl: (bool, ngx_str_t),
@@ -138,6 +146,10 @@ impl PeerData {
             identity: Cell::new(&[]),
             fresh: Cell::new(Fresh::NotTried),
             #[cfg(ngx_feature = "http_ssl")]
+            tls: Cell::new(TryTls::default()),
+            #[cfg(ngx_feature = "http_ssl")]
+            session_identity: Cell::new(&[]),
+            #[cfg(ngx_feature = "http_ssl")]
             configured_ssl: (upstream.ssl(), upstream.ssl_name()),
             outer: Cell::new(None),
         }
@@ -170,6 +182,17 @@ impl PeerData {
     /// Whether Lua chose the peer of this try.
     pub fn is_chosen(&self) -> bool {
         self.chosen.get().is_some()
+    }
+
+    /// The peer that Lua chose for this try.
+    pub fn chosen(&self) -> Option<Chosen> {
+        self.chosen.get()
+    }
+
+    /// PEM that was parsed before.
+    #[cfg(ngx_feature = "http_ssl")]
+    pub fn pems(&self) -> &Pems {
+        &self.balancer.main.pems
     }
 
     /// The hooks of who balanced before us.
@@ -322,8 +345,11 @@ impl PeerData {
         self.keepalive.set(None);
         self.pool.set(None);
         #[cfg(ngx_feature = "http_ssl")]
-        if self.upstream.ssl() != self.configured_ssl.0 {
-            self.upstream.set_ssl(self.configured_ssl.0);
+        {
+            self.tls.set(TryTls::default());
+            if self.upstream.ssl() != self.configured_ssl.0 {
+                self.upstream.set_ssl(self.configured_ssl.0);
+            }
         }
     }
 
@@ -379,12 +405,30 @@ impl PeerData {
                 changes.own_ssl_name = true;
             }
         }
+        #[cfg(ngx_feature = "http_ssl")]
+        if self.upstream.ssl() {
+            let tls = self.tls.get();
+            changes.ssl_verify = tls.verify;
+            changes.ask_for_session = tls.is_for_connection();
+        }
         if !changes.any() || self.loan.get().is_some() {
             return;
         }
         let Ok(mut copies) = self.balancer.main.settings.try_borrow_mut() else { return };
         let loan = copies.lend(self.upstream, &changes);
         self.loan.set(Some(loan));
+    }
+
+    /// Whether sessions are offered and kept (`proxy_ssl_session_reuse`).
+    #[cfg(ngx_feature = "http_ssl")]
+    pub(super) fn reuses_sessions(&self) -> bool {
+        self.loan.get().map_or_else(|| self.upstream.reuses_sessions(), |loan| loan.reuses_sessions)
+    }
+
+    /// Whether the peer's certificate is verified in this try.
+    #[cfg(ngx_feature = "http_ssl")]
+    pub(super) fn verifies(&self) -> bool {
+        self.tls.get().verify.unwrap_or_else(|| self.upstream.verifies())
     }
 
     /// Puts the location's own settings back.
@@ -414,6 +458,10 @@ impl PeerData {
         self.declined_in_a_row.set(0);
         self.last_state.set(state);
         let Some(peer) = self.chosen.get() else { return self.original.free(pc, state) };
+        #[cfg(ngx_feature = "http_ssl")]
+        if self.upstream.ssl() {
+            self.end_tls(pc, state & FAILED != 0);
+        }
         self.count_try(pc, state);
         if let (Some(keepalive), Some(idle)) = (self.keepalive.get(), self.balancer.idle()) {
             idle.save(self, &peer, keepalive, pc, state);

@@ -1,12 +1,151 @@
-//! TLS sessions of the peers.
+//! TLS sessions of peers that Lua chooses: what is offered, what is kept, and for whom.
+//!
+//! nginx asks once a connection for a session to offer, before the handshake, and hands over each
+//! one that the peer gives, which with TLS 1.3 is after it.
 
 use core::ffi::c_void;
 
 use ngx::ffi::{ngx_int_t, ngx_peer_connection_t};
 
-use super::peer::arguments;
+use super::ctx::RequestCtx;
+use super::peer::{arguments, Chosen, PeerData};
+use crate::conf::MainConf;
 use crate::guard::{guard, quiet};
+use crate::log::{debug, log};
+use crate::nginx::addr;
+use crate::nginx::peer::Peer;
+use crate::nginx::shm::Miss;
+use crate::nginx::tls::{Session, Tls};
 use crate::nginx::upstream::{ERROR, OK};
+
+impl PeerData {
+    /// Readies the TLS of a connection that is to be opened.
+    fn set_session(&self, pc: Peer, peer: &Chosen) -> ngx_int_t {
+        let Some(tls) = pc.connection().and_then(Tls::of) else { return OK };
+        if !self.tls.get().apply(tls) {
+            if let Some(log) = pc.log() {
+                log!(log, NGX_LOG_ERR, "lua balancer: ssl settings of the try refused by OpenSSL");
+            }
+            return ERROR;
+        }
+        self.session_identity.set(&[]);
+        if !self.reuses_sessions() {
+            return OK;
+        }
+        let Some(identity) = self.write_session_identity(tls, peer) else { return OK };
+        self.session_identity.set(identity);
+
+        let session = self.balancer.main.session(identity, pc);
+        if let Some(log) = pc.log().filter(|log| log.debugs_http()) {
+            let host = peer.address_text();
+            let what = if session.is_some() { "offering a session" } else { "no session" };
+            debug!(log, "lua balancer: ssl {what}, host: {host}");
+        }
+        if session.is_some_and(|session| !tls.offer(&session)) {
+            self.balancer.main.forget_session(identity);
+        }
+        OK
+    }
+
+    /// Keeps a session that the peer has just given.
+    fn save_session(&self, pc: Peer) {
+        let identity = self.session_identity.get();
+        if identity.is_empty() {
+            return;
+        }
+        let session = pc.connection().and_then(Tls::of).and_then(Tls::session);
+        if let Some(session) = session {
+            self.balancer.main.keep_session(identity, session, pc);
+        }
+    }
+
+    /// Learns how the TLS of a try went: a session that did not lead to a connection is not
+    /// offered again.
+    pub(super) fn end_tls(&self, pc: Peer, failed: bool) {
+        let tls = pc.connection().and_then(Tls::of);
+        if let Some(tls) = tls.filter(|tls| tls.is_handshaked()) {
+            if let Some(ctx) = RequestCtx::of_or_new(self.request) {
+                ctx.ssl_resumed.set(Some(tls.is_resumed()));
+            }
+        }
+        let identity = self.session_identity.get();
+        let sound = tls.is_some_and(|tls| tls.is_handshaked() && tls.is_verified());
+        if failed && !sound && !identity.is_empty() {
+            self.balancer.main.forget_session(identity);
+        }
+    }
+
+    /// What a session is made under. Unlike a connection's identity it means the same in every
+    /// worker, and after a reload.
+    fn write_session_identity(&self, tls: Tls, peer: &Chosen) -> Option<&'static [u8]> {
+        let main = self.balancer.main;
+        let fingerprint = main.fingerprint(tls.context())?;
+        let verify = self.verifies();
+        let mut identity = main.identity.try_borrow_mut().ok()?;
+        identity.clear();
+        identity.text(&fingerprint);
+        identity.text(&tls.certificate_digest());
+        identity.text(tls.server_name());
+        identity.text(if verify { self.upstream.name_to_verify() } else { &[] });
+        identity.number(verify.into());
+        self.tls.get().write_session_identity(&mut identity);
+        identity.text(addr::unmarked(&peer.address));
+        self.request.pool()?.alloc_slice(identity.bytes())
+    }
+}
+
+impl MainConf {
+    /// A session to offer: the worker's own, or one that another worker has made.
+    fn session(&self, identity: &[u8], pc: Peer) -> Option<Session> {
+        let mut own = self.sessions().try_borrow_mut().ok()?;
+        if let Some(session) = own.get(identity) {
+            if !session.is_expired() {
+                return Some(session);
+            }
+            own.remove(identity);
+        }
+        let session = match self.shared_sessions()?.get(identity) {
+            Ok(bytes) => Session::from_bytes(&bytes).ok_or(Miss::Damaged),
+            Err(miss) => Err(miss),
+        };
+        match session {
+            Ok(session) => {
+                own.put(identity, session.clone());
+                Some(session)
+            }
+            Err(Miss::None) => None,
+            Err(Miss::Damaged) => {
+                if let Some(log) = pc.log() {
+                    debug!(log, "lua balancer: ssl damaged session in the shared cache ignored");
+                }
+                None
+            }
+        }
+    }
+
+    fn keep_session(&self, identity: &[u8], session: Session, pc: Peer) {
+        if let Some(shared) = self.shared_sessions() {
+            let kept = session
+                .to_bytes()
+                .is_some_and(|bytes| shared.put(identity, &bytes, session.expires()));
+            if let (false, Some(log)) = (kept, pc.log()) {
+                debug!(log, "lua balancer: ssl session too large for the shared cache ignored");
+            }
+        }
+        if let Ok(mut own) = self.sessions().try_borrow_mut() {
+            own.put(identity, session);
+        }
+    }
+
+    fn forget_session(&self, identity: &[u8]) {
+        if let Ok(mut own) = self.sessions().try_borrow_mut() {
+            own.remove(identity);
+        }
+        if let Some(shared) = self.shared_sessions() {
+            shared.remove(identity);
+        }
+    }
+}
 
 /// Offers a TLS session to the peer (`ngx_event_set_peer_session_pt`).
 ///
@@ -19,9 +158,10 @@ pub unsafe extern "C" fn ngx_http_lua_balancer_set_session(
 ) -> ngx_int_t {
     guard(ERROR, || {
         // SAFETY: the caller's promise.
-        match unsafe { arguments(pc, data) } {
-            Some((pc, peer)) if !peer.is_chosen() => peer.original().set_session(pc),
-            _ => OK,
+        let Some((pc, peer)) = (unsafe { arguments(pc, data) }) else { return ERROR };
+        match peer.chosen() {
+            Some(chosen) => peer.set_session(pc, &chosen),
+            None => peer.original().set_session(pc),
         }
     })
 }
@@ -37,9 +177,10 @@ pub unsafe extern "C" fn ngx_http_lua_balancer_save_session(
 ) {
     quiet(|| {
         // SAFETY: the caller's promise.
-        match unsafe { arguments(pc, data) } {
-            Some((pc, peer)) if !peer.is_chosen() => peer.original().save_session(pc),
-            _ => (),
+        let Some((pc, peer)) = (unsafe { arguments(pc, data) }) else { return };
+        match peer.chosen() {
+            Some(_) => peer.save_session(pc),
+            None => peer.original().save_session(pc),
         }
     });
 }

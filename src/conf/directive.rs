@@ -14,7 +14,7 @@ use crate::balancer::Balancer;
 use crate::guard::guard;
 use crate::lua::chunk::{Chunk, Loaded};
 use crate::nginx::conf::{Conf, Handler, NGX_CONF_ERROR, NGX_CONF_OK};
-use crate::nginx::upstream_conf;
+use crate::nginx::{shm, upstream_conf};
 
 /// A directive's result; the error is a message for the user.
 type Result<T = ()> = core::result::Result<T, String>;
@@ -22,10 +22,12 @@ type Result<T = ()> = core::result::Result<T, String>;
 const BLOCK: u32 = NGX_CONF_BLOCK | NGX_CONF_NOARGS;
 
 /// The directive table, closed by an empty entry.
-pub static mut COMMANDS: [ngx_command_t; 11] = [
+pub static mut COMMANDS: [ngx_command_t; 13] = [
     http(c"lua_package_path", NGX_CONF_TAKE1, lua_package_path),
     http(c"lua_package_cpath", NGX_CONF_TAKE1, lua_package_cpath),
     http(c"lua_code_cache", NGX_CONF_FLAG, lua_code_cache),
+    http(c"lua_balancer_ssl_sessions", NGX_CONF_TAKE1, lua_balancer_ssl_sessions),
+    http(c"lua_balancer_ssl_session_cache", NGX_CONF_TAKE1, lua_balancer_ssl_session_cache),
     http(c"init_by_lua_block", BLOCK, init_by_lua_block),
     http(c"init_by_lua_file", NGX_CONF_TAKE1, init_by_lua_file),
     http(c"init_worker_by_lua_block", BLOCK, init_worker_by_lua_block),
@@ -103,6 +105,27 @@ handler!(lua_code_cache, MainConf, |cf, main| {
     }
     main.code_cache.set(Some(on));
     Ok(())
+});
+handler!(lua_balancer_ssl_sessions, MainConf, |cf, main| {
+    fill(cf, &main.max_sessions, || {
+        let value = arg(cf)?;
+        let number = core::str::from_utf8(value).ok().and_then(|n| n.parse().ok());
+        number.filter(|n| *n <= 10_000_000).ok_or_else(|| invalid_value(cf, value))
+    })
+});
+handler!(lua_balancer_ssl_session_cache, MainConf, |cf, main| {
+    fill(cf, &main.shared_sessions, || {
+        let value = arg(cf)?;
+        let parts: Vec<&[u8]> = value.split(|b| *b == b':').collect();
+        let &[b"shared", name @ [_, ..], size] = parts.as_slice() else {
+            return Err(invalid_value(cf, value) + ", it must be \"shared:NAME:SIZE\"");
+        };
+        let size = shm::parse_size(size).ok_or_else(|| invalid_value(cf, value))?;
+        if size < shm::MIN_SIZE {
+            return Err(format!("zone \"{}\" is too small", String::from_utf8_lossy(value)));
+        }
+        shm::SharedCache::add(cf, name, size).ok_or_else(|| invalid_value(cf, value))
+    })
 });
 handler!(init_by_lua_block, MainConf, |cf, main| {
     fill(cf, &main.init, || load(cf, main, inline(cf)?))

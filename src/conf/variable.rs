@@ -8,6 +8,7 @@ use ngx::ffi::{
 };
 
 use super::SrvConf;
+use crate::balancer::ctx::RequestCtx;
 use crate::balancer::Balancer;
 use crate::guard::guard;
 use crate::nginx::conf::Conf;
@@ -22,9 +23,10 @@ type Handler = unsafe extern "C" fn(
 ) -> ngx_int_t;
 
 /// Each variable's name, and what it is made of; `None` where the request has no balancer.
-const VARIABLES: [(&CStr, Value); 2] = [
+const VARIABLES: [(&CStr, Value); 3] = [
     (c"balancer_connection_reused", connection_reused),
     (c"balancer_keepalive_idle", keepalive_idle),
+    (c"balancer_ssl_session_reused", ssl_session_reused),
 ];
 
 type Value = fn(Request, &Balancer) -> Option<String>;
@@ -38,6 +40,13 @@ fn connection_reused(request: Request, _: &Balancer) -> Option<String> {
 /// How many connections `enable_keepalive` keeps for this upstream in this worker.
 fn keepalive_idle(_: Request, balancer: &Balancer) -> Option<String> {
     Some(balancer.idle()?.count().to_string())
+}
+
+/// `r` when the last TLS connection to a peer resumed a session, `.` when not, as
+/// `$ssl_session_reused` says it of the client's.
+fn ssl_session_reused(request: Request, _: &Balancer) -> Option<String> {
+    let resumed = RequestCtx::of(request)?.ssl_resumed.get()?;
+    Some(if resumed { "r" } else { "." }.into())
 }
 
 /// Makes the variables known; false without memory.

@@ -25,6 +25,11 @@ pub struct Changes {
     pub read_timeout: ngx_msec_t,
     /// The request's own TLS name counts, not `proxy_ssl_name`.
     pub own_ssl_name: bool,
+    /// Whether the peer's certificate is verified; `None` keeps the configured one.
+    pub ssl_verify: Option<bool>,
+    /// nginx is to ask for a session even where `proxy_ssl_session_reuse` is off: that is when
+    /// the connection can be told of its certificates.
+    pub ask_for_session: bool,
 }
 
 impl Changes {
@@ -48,6 +53,9 @@ impl Changes {
             {
                 (*copy).ssl_name =
                     if self.own_ssl_name { ptr::null_mut() } else { (*original).ssl_name };
+                (*copy).ssl_verify = self.ssl_verify.map_or((*original).ssl_verify, isize::from);
+                (*copy).ssl_session_reuse =
+                    if self.ask_for_session { 1 } else { (*original).ssl_session_reuse };
             }
         }
     }
@@ -67,6 +75,8 @@ pub struct Loan {
     pub original: *mut Raw,
     /// The changed ones.
     pub copy: *mut Raw,
+    /// Whether the location reuses TLS sessions.
+    pub reuses_sessions: bool,
 }
 
 impl Copies {
@@ -82,8 +92,12 @@ impl Copies {
         };
         // SAFETY: both are live.
         unsafe { changes.apply(copy, original) };
+        #[cfg(ngx_feature = "http_ssl")]
+        let reuses_sessions = upstream.reuses_sessions();
+        #[cfg(not(ngx_feature = "http_ssl"))]
+        let reuses_sessions = false;
         upstream.set_conf(copy);
-        Loan { original, copy }
+        Loan { original, copy, reuses_sessions }
     }
 
     /// Puts the location's own settings back and takes the copy, which must be the one that

@@ -180,6 +180,24 @@ impl Upstream {
         unsafe { (*self.conf()).ssl.as_ref().is_some_and(|ssl| !ssl.ctx.is_null()) }
     }
 
+    /// Whether `proxy_ssl_session_reuse` is on.
+    pub fn reuses_sessions(self) -> bool {
+        // SAFETY: the settings are live.
+        unsafe { (*self.conf()).ssl_session_reuse != 0 }
+    }
+
+    /// Whether `proxy_ssl_verify` is on.
+    pub fn verifies(self) -> bool {
+        // SAFETY: the settings are live.
+        unsafe { (*self.conf()).ssl_verify != 0 }
+    }
+
+    /// The name that the peer's certificate is verified under, once nginx has worked it out.
+    pub fn name_to_verify(self) -> &'static [u8] {
+        // SAFETY: the name lives as long as the request.
+        unsafe { bytes((*self.as_ptr()).ssl_name) }
+    }
+
     /// The name for SNI and certificate verification, where `proxy_ssl_name` does not give one.
     pub fn ssl_name(self) -> ngx::ffi::ngx_str_t {
         // SAFETY: the upstream is live.
@@ -187,13 +205,14 @@ impl Upstream {
     }
 
     /// Writes all that tells TLS connections to one address apart: the location's context (CA,
-    /// CRL, protocols, certificates given by path), whether the peer is verified, the name it is
-    /// asked for and verified under, a certificate given by variables. `host` is Lua's own name;
-    /// empty for the configured one. False when a value cannot be had.
+    /// CRL, protocols, certificates given by path), the name it is asked for and, when `verify` is
+    /// set, verified under, a certificate given by variables. `host` is Lua's own name; empty for
+    /// the configured one. False when a value cannot be had.
     pub fn write_tls_identity(
         self,
         request: Request,
         host: ngx::ffi::ngx_str_t,
+        verify: bool,
         identity: &mut Writer,
     ) -> bool {
         let value = |complex: *mut ngx_http_complex_value_t| {
@@ -210,10 +229,9 @@ impl Upstream {
         unsafe {
             let conf = &*self.conf();
             identity.number(conf.ssl as usize);
-            identity.number(conf.ssl_verify as usize);
             identity.number(conf.ssl_server_name as usize);
 
-            if conf.ssl_verify != 0 || conf.ssl_server_name != 0 {
+            if verify || conf.ssl_server_name != 0 {
                 let name = match (host.len, conf.ssl_name.is_null()) {
                     (0, true) => bytes(self.ssl_name()),
                     (0, false) => match value(conf.ssl_name) {

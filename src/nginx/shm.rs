@@ -1,0 +1,328 @@
+//! `ngx_shm_zone_t`: a cache of byte strings that all workers share.
+//!
+//! A hash table with a list in the order of use, in memory of nginx's slab pool. The zone is
+//! mapped at the same address in every process, and a reload hands it on, so that pointers into it
+//! hold. All is done under the pool's lock; values are copied out before it is let go. A worker
+//! that is killed in between may leave anything: what is read is checked.
+
+use core::ffi::c_void;
+use core::hash::Hasher;
+use core::mem;
+use core::ptr::{self, NonNull};
+use core::slice;
+
+use ngx::ffi::{
+    ngx_int_t, ngx_shared_memory_add, ngx_shm_zone_t, ngx_shmtx_lock, ngx_shmtx_unlock,
+    ngx_slab_alloc_locked, ngx_slab_free_locked, ngx_slab_pool_t, ngx_time, NGX_ERROR, NGX_OK,
+};
+use rustc_hash::FxHasher;
+
+use super::conf::Conf;
+use super::str_of;
+
+/// The largest value that is kept, in bytes.
+pub const MAX_VALUE: usize = 16 * 1024;
+
+/// The smallest zone that is of any use, in bytes.
+pub const MIN_SIZE: usize = 8 * 4096;
+
+/// How many bytes of a zone there are to a bucket of its table.
+const BYTES_PER_BUCKET: usize = 1024;
+
+/// A cache in shared memory.
+#[derive(Clone, Copy)]
+pub struct SharedCache(NonNull<ngx_shm_zone_t>);
+
+/// The head of the zone, what `shpool->data` points to.
+#[repr(C)]
+struct Table {
+    buckets: *mut *mut Entry,
+    bucket_count: usize,
+    /// All entries, the one used last in front.
+    first: *mut Entry,
+    last: *mut Entry,
+}
+
+#[repr(C)]
+struct Entry {
+    /// The next one in the bucket.
+    next: *mut Entry,
+    before: *mut Entry,
+    after: *mut Entry,
+    hash: u64,
+    /// A checksum of key and value.
+    check: u64,
+    /// Seconds since the epoch.
+    expires: i64,
+    key_len: u32,
+    value_len: u32,
+    // key and value follow
+}
+
+/// Why there is no value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Miss {
+    /// Nothing is kept under the key.
+    None,
+    /// Something is, but it is damaged: it is forgotten.
+    Damaged,
+}
+
+fn hash(parts: &[&[u8]]) -> u64 {
+    let mut hasher = FxHasher::default();
+    for part in parts {
+        hasher.write_usize(part.len());
+        hasher.write(part);
+    }
+    hasher.finish()
+}
+
+impl SharedCache {
+    /// The zone `name` of `size` bytes, shared with whoever else asks for it; `None` when nginx
+    /// refuses, for a reason that it has logged.
+    pub fn add(cf: Conf, name: &[u8], size: usize) -> Option<Self> {
+        let mut name = cf.pool()?.copy(name)?;
+        let tag = ptr::from_ref(crate::module()).cast_mut().cast::<c_void>();
+        // SAFETY: cf is live, and the name lives as long as the cycle.
+        let zone = unsafe { ngx_shared_memory_add(cf.as_ptr(), &mut name, size, tag) };
+        let zone = NonNull::new(zone)?;
+        // SAFETY: the zone belongs to the cycle.
+        unsafe {
+            (*zone.as_ptr()).init = Some(init);
+            // Not null, or nginx takes the zone for one that nobody uses.
+            (*zone.as_ptr()).data = tag;
+        }
+        Some(SharedCache(zone))
+    }
+
+    /// Runs `body` with the pool locked.
+    fn locked<R>(self, body: impl FnOnce(*mut ngx_slab_pool_t, *mut Table) -> R) -> Option<R> {
+        // SAFETY: the zone is mapped from the cycle's start to its end, and starts with its pool.
+        unsafe {
+            let pool: *mut ngx_slab_pool_t = (*self.0.as_ptr()).shm.addr.cast();
+            if pool.is_null() || (*pool).data.is_null() {
+                return None;
+            }
+            ngx_shmtx_lock(&raw mut (*pool).mutex);
+            let result = body(pool, (*pool).data.cast());
+            ngx_shmtx_unlock(&raw mut (*pool).mutex);
+            Some(result)
+        }
+    }
+
+    /// The value of `key`, which is then the one used last.
+    pub fn get(self, key: &[u8]) -> Result<Vec<u8>, Miss> {
+        let hash = hash(&[key]);
+        // Before the lock: nothing may fail for want of memory while it is held.
+        let mut value = Vec::new();
+        if value.try_reserve_exact(MAX_VALUE).is_err() {
+            return Err(Miss::None);
+        }
+        // SAFETY: see `locked`; pointers in the table lead to entries of the same pool.
+        let found = self.locked(|pool, table| unsafe {
+            let entry = find(table, hash, key);
+            if entry.is_null() {
+                return Err(Miss::None);
+            }
+            let bytes = value_of(entry);
+            if (*entry).check != self::hash(&[key, bytes]) || bytes.len() > MAX_VALUE {
+                remove(pool, table, entry);
+                return Err(Miss::Damaged);
+            }
+            if (*entry).expires <= ngx_time() {
+                remove(pool, table, entry);
+                return Err(Miss::None);
+            }
+            value.extend_from_slice(bytes);
+            unlink(table, entry);
+            push_front(table, entry);
+            Ok(())
+        });
+        found.unwrap_or(Err(Miss::None)).map(|()| value)
+    }
+
+    /// Keeps a value until `expires` (seconds since the epoch) instead of what `key` had; the
+    /// least recently used ones make room. False when there is none for it.
+    pub fn put(self, key: &[u8], value: &[u8], expires: i64) -> bool {
+        let size = mem::size_of::<Entry>() + key.len() + value.len();
+        if value.len() > MAX_VALUE || key.len() > MAX_VALUE {
+            return false;
+        }
+        let (hash, check) = (hash(&[key]), hash(&[key, value]));
+        // SAFETY: as in `get`; a fresh entry is written whole before it is linked.
+        self.locked(|pool, table| unsafe {
+            let old = find(table, hash, key);
+            if !old.is_null() {
+                remove(pool, table, old);
+            }
+            let mut entry = ngx_slab_alloc_locked(pool, size).cast::<Entry>();
+            while entry.is_null() && !(*table).last.is_null() {
+                remove(pool, table, (*table).last);
+                entry = ngx_slab_alloc_locked(pool, size).cast();
+            }
+            if entry.is_null() {
+                return false;
+            }
+            let bucket = bucket(table, hash);
+            entry.write(Entry {
+                next: *bucket,
+                before: ptr::null_mut(),
+                after: ptr::null_mut(),
+                hash,
+                check,
+                expires,
+                key_len: key.len() as u32,
+                value_len: value.len() as u32,
+            });
+            let bytes = entry.add(1).cast::<u8>();
+            ptr::copy_nonoverlapping(key.as_ptr(), bytes, key.len());
+            ptr::copy_nonoverlapping(value.as_ptr(), bytes.add(key.len()), value.len());
+            *bucket = entry;
+            push_front(table, entry);
+            true
+        })
+        .unwrap_or(false)
+    }
+
+    /// Forgets the value of `key`.
+    pub fn remove(self, key: &[u8]) {
+        let hash = hash(&[key]);
+        // SAFETY: as in `get`.
+        self.locked(|pool, table| unsafe {
+            let entry = find(table, hash, key);
+            if !entry.is_null() {
+                remove(pool, table, entry);
+            }
+        });
+    }
+}
+
+/// # Safety
+/// `table` is locked.
+unsafe fn bucket(table: *mut Table, hash: u64) -> *mut *mut Entry {
+    // SAFETY: the number is below the count.
+    unsafe { (*table).buckets.add(hash as usize % (*table).bucket_count) }
+}
+
+/// # Safety
+/// `entry` is linked in a locked table.
+unsafe fn key_of<'a>(entry: *mut Entry) -> &'a [u8] {
+    // SAFETY: the key follows the entry.
+    unsafe { slice::from_raw_parts(entry.add(1).cast(), (*entry).key_len as usize) }
+}
+
+/// # Safety
+/// `entry` is linked in a locked table.
+unsafe fn value_of<'a>(entry: *mut Entry) -> &'a [u8] {
+    // SAFETY: the value follows the key.
+    unsafe {
+        let start = entry.add(1).cast::<u8>().add((*entry).key_len as usize);
+        slice::from_raw_parts(start, (*entry).value_len as usize)
+    }
+}
+
+/// # Safety
+/// `table` is locked.
+unsafe fn find(table: *mut Table, hash: u64, key: &[u8]) -> *mut Entry {
+    // SAFETY: a bucket's entries are linked until null.
+    unsafe {
+        let mut entry = *bucket(table, hash);
+        while !entry.is_null() {
+            if (*entry).hash == hash && key_of(entry) == key {
+                return entry;
+            }
+            entry = (*entry).next;
+        }
+        ptr::null_mut()
+    }
+}
+
+/// # Safety
+/// `entry` is linked in the locked `table` of `pool`.
+unsafe fn remove(pool: *mut ngx_slab_pool_t, table: *mut Table, entry: *mut Entry) {
+    // SAFETY: the caller's promise. nginx keeps the slab's own lists.
+    unsafe {
+        let mut link = bucket(table, (*entry).hash);
+        while !(*link).is_null() && *link != entry {
+            link = &raw mut (**link).next;
+        }
+        if *link == entry {
+            *link = (*entry).next;
+        }
+        unlink(table, entry);
+        ngx_slab_free_locked(pool, entry.cast());
+    }
+}
+
+/// # Safety
+/// `entry` is linked in the locked `table`.
+unsafe fn unlink(table: *mut Table, entry: *mut Entry) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (before, after) = ((*entry).before, (*entry).after);
+        if before.is_null() {
+            (*table).first = after;
+        } else {
+            (*before).after = after;
+        }
+        if after.is_null() {
+            (*table).last = before;
+        } else {
+            (*after).before = before;
+        }
+    }
+}
+
+/// # Safety
+/// `entry` is not linked, and `table` is locked.
+unsafe fn push_front(table: *mut Table, entry: *mut Entry) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let first = (*table).first;
+        (*entry).before = ptr::null_mut();
+        (*entry).after = first;
+        if first.is_null() {
+            (*table).last = entry;
+        } else {
+            (*first).before = entry;
+        }
+        (*table).first = entry;
+    }
+}
+
+/// Sets a zone up, or takes over the one of the configuration before (`ngx_shm_zone_init_pt`).
+unsafe extern "C" fn init(zone: *mut ngx_shm_zone_t, _old: *mut c_void) -> ngx_int_t {
+    // SAFETY: nginx calls it with the zone mapped and its pool set up, before any worker of this
+    // configuration starts. Workers of the one before may use the zone: it is not touched then.
+    unsafe {
+        let pool: *mut ngx_slab_pool_t = (*zone).shm.addr.cast();
+        if !(*pool).data.is_null() {
+            return NGX_OK as ngx_int_t;
+        }
+        // A full zone is no event: the least recently used entries leave.
+        (*pool).set_log_nomem(0);
+
+        let count = ((*zone).shm.size / BYTES_PER_BUCKET).max(16);
+        let lock = &raw mut (*pool).mutex;
+        ngx_shmtx_lock(lock);
+        let table = ngx_slab_alloc_locked(pool, mem::size_of::<Table>()).cast::<Table>();
+        let size = count * mem::size_of::<*mut Entry>();
+        let buckets = ngx_slab_alloc_locked(pool, size).cast::<*mut Entry>();
+        ngx_shmtx_unlock(lock);
+        if table.is_null() || buckets.is_null() {
+            return NGX_ERROR as ngx_int_t;
+        }
+        buckets.write_bytes(0, count);
+        let (first, last) = (ptr::null_mut(), ptr::null_mut());
+        table.write(Table { buckets, bucket_count: count, first, last });
+        (*pool).data = table.cast();
+        NGX_OK as ngx_int_t
+    }
+}
+
+/// The size of a zone as nginx reads it (`ngx_parse_size`): `1m`, `512k`, in bytes.
+pub fn parse_size(text: &[u8]) -> Option<usize> {
+    let mut text = str_of(text);
+    // SAFETY: nginx only reads the text.
+    usize::try_from(unsafe { ngx::ffi::ngx_parse_size(&mut text) }).ok()
+}
