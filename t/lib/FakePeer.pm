@@ -11,11 +11,17 @@ package FakePeer;
 #       }
 #   });
 #   $peer->requests;                        # what came so far, from all connections, in order
+#   $peer->connections;                     # and over which
+#
+#   # One port for several protocols: a connection goes on to the port of the first pattern that
+#   # its first bytes match.
+#   FakePeer::switch(port(6), qr/^\x16/ => port(1), qr/^/ => port(2));
 
 use strict;
 use warnings;
 
 use File::Temp ();
+use IO::Select;
 use IO::Socket::INET;
 use POSIX ();
 use Socket qw(SOL_SOCKET SO_RCVBUF);
@@ -52,6 +58,25 @@ sub full {
     die "the queue of port $port does not fill\n";
 }
 
+sub switch {
+    my ($port, @routes) = @_;
+    return FakePeer->new($port, sub {
+        my ($client) = @_;
+        $client->more or return;
+        my ($to) = map $routes[2 * $_ + 1], grep $client->{buffer} =~ $routes[2 * $_], 0 .. $#routes / 2;
+        my $server = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $to) // return;
+        syswrite $server, $client->{buffer};
+        my %other = ($client->{socket} => $server, $server => $client->{socket});
+        my $both = IO::Select->new($client->{socket}, $server);
+        while (1) {
+            for my $from ($both->can_read) {
+                sysread $from, my $bytes, 65536 or return;
+                syswrite $other{$from}, $bytes;
+            }
+        }
+    });
+}
+
 sub new {
     my ($class, $port, $serve) = @_;
     my $socket = listener($port);
@@ -70,7 +95,8 @@ sub new {
             alarm 60;
             open my $out, '>>', $log->filename or POSIX::_exit(1);
             $out->autoflush(1);
-            eval { $serve->(bless({ socket => $client, log => $out, buffer => '' },
+            eval { $serve->(bless({ socket => $client, number => $number, log => $out,
+                buffer => '' },
                 'FakePeer::Connection'), $number) };
             warn "a fake peer fails: $@" if $@;
             POSIX::_exit(0);
@@ -81,13 +107,18 @@ sub new {
     return $self;
 }
 
-# The heads of the requests so far.
-sub requests {
+sub noted {
     my ($self) = @_;
     open my $in, '<', $self->{log}->filename or die $!;
     local $/ = "\0";
-    return map { chomp; $_ } <$in>;
+    return map { chomp; [split /:/, $_, 2] } <$in>;
 }
+
+# The requests so far, each with its body.
+sub requests { map $_->[1], $_[0]->noted }
+
+# The numbers of the connections that they came over.
+sub connections { map $_->[0], $_[0]->noted }
 
 sub forget { truncate $_[0]{log}->filename, 0 }
 
@@ -120,7 +151,7 @@ sub request {
     my $length = $headers{'content-length'} // 0;
     while (length $self->{buffer} < $length) { $self->more or return }
     my $body = substr $self->{buffer}, 0, $length, '';
-    syswrite $self->{log}, "$head\r\n\r\n$body\0";
+    syswrite $self->{log}, "$self->{number}:$head\r\n\r\n$body\0";
     return { head => $head, line => $line, headers => \%headers, body => $body };
 }
 
