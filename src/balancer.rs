@@ -185,6 +185,10 @@ impl Balancer {
         let (Some(mut memory), Some(pc)) = (pool.alloc::<PeerData>(), upstream.peer()) else {
             return ERROR;
         };
+        if pc.tries() == 0 && self.placeholder_only.get() {
+            // The placeholder is down and gives no try; what Lua chooses is one.
+            pc.set_tries(1);
+        }
         let data = PeerData::new(request, upstream, self, Hooks::of(pc));
         // SAFETY: fresh memory, which nobody else knows yet. Nothing in it needs to be dropped.
         let data = NonNull::from(unsafe { memory.as_mut() }.write(data));

@@ -134,7 +134,8 @@ impl UpstreamConf {
         self.servers().len()
     }
 
-    /// Adds a `server 0.0.0.1:80`, since nginx refuses a block without any.
+    /// Adds a `server 0.0.0.1:80 down`, since nginx refuses a block without any. Nobody dials it,
+    /// also where another method comes later and leaves no time to retire it.
     pub fn add_placeholder(self, cf: Conf) -> Option<()> {
         let pool = cf.pool()?;
         let parsed = addr::parse(pool, b"0.0.0.1", 80).ok()?;
@@ -162,6 +163,7 @@ impl UpstreamConf {
             (*server).weight = 1;
             (*server).max_fails = 1;
             (*server).fail_timeout = 10;
+            (*server).down = 1;
         }
         Some(())
     }
