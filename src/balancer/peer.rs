@@ -216,12 +216,14 @@ impl PeerData {
     /// Chooses the peer of this try.
     pub fn choose(&self, peer: Chosen) {
         self.list.clear();
+        self.pool.set(None);
         self.chosen.set(Some(peer));
     }
 
     /// Chooses the peers of this try and of those after it, one for each.
     pub fn choose_all(&self, peers: &'static [Chosen]) {
         self.list.set(peers);
+        self.pool.set(None);
         self.chosen.set(self.list.next());
     }
 
@@ -330,7 +332,8 @@ impl PeerData {
         Ok(())
     }
 
-    /// Names a part of the pool for this try; `None` as `size` is no limit but the pool's own.
+    /// Names a part of the pool for this try, once its peer is chosen; `None` as `size` is no limit
+    /// but the pool's own.
     pub fn set_pool(&self, name: &[u8], size: Option<usize>) -> Result<(), &'static CStr> {
         let pool = self.request.pool().ok_or(c"no memory")?;
         let name = pool.alloc_slice(name).ok_or(c"no memory")?;
