@@ -61,6 +61,9 @@ pub struct Balancer {
     pub placeholder_only: Cell<bool>,
     /// The connections that `enable_keepalive` keeps.
     idle: OnceCell<Idle>,
+    /// The number of connections that only their protocol tells from others, with the protocol
+    /// that it was asked for last.
+    pub plain: Cell<Option<(usize, u64)>>,
     /// How nginx's own keepalive is set up for the block.
     nginx_keepalive: Cell<NginxKeepalive>,
     original_init_upstream: Cell<ngx_http_upstream_init_pt>,
@@ -82,6 +85,7 @@ impl Balancer {
             loaded: OnceCell::from(loaded),
             placeholder_only: Cell::new(false),
             idle: OnceCell::new(),
+            plain: Cell::new(None),
             nginx_keepalive: Cell::new(NginxKeepalive::None),
             original_init_upstream: Cell::new(None),
             original_init_peer: Cell::new(None),
@@ -189,6 +193,8 @@ impl Balancer {
             // The placeholder is down and gives no try; what Lua chooses is one.
             pc.set_tries(1);
         }
+        #[cfg(ngx_feature = "http_ssl")]
+        upstream.correct_ssl();
         let data = PeerData::new(request, upstream, self, Hooks::of(pc));
         // SAFETY: fresh memory, which nobody else knows yet. Nothing in it needs to be dropped.
         let data = NonNull::from(unsafe { memory.as_mut() }.write(data));

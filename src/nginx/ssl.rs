@@ -10,7 +10,7 @@ use core::mem::offset_of;
 use core::ptr;
 
 use ngx::ffi::{
-    ngx_array_t, ngx_command_t, ngx_http_conf_ctx_t, ngx_http_upstream_conf_t, ngx_int_t,
+    nginx_version, ngx_array_t, ngx_command_t, ngx_http_conf_ctx_t, ngx_http_upstream_conf_t, ngx_int_t,
     ngx_module_t, ngx_pcalloc, ngx_pool_cleanup_add, ngx_ssl_certificate, ngx_ssl_ciphers,
     ngx_ssl_cleanup_ctx, ngx_ssl_client_session_cache, ngx_ssl_conf_commands, ngx_ssl_create,
     ngx_ssl_crl, ngx_ssl_t, ngx_ssl_trusted_certificate, ngx_str_t, ngx_uint_t, NGX_OK,
@@ -22,6 +22,11 @@ use super::upstream_conf::UpstreamConf;
 
 /// The modules whose locations can use TLS, by the prefix of their directives.
 const PREFIXES: [&str; 3] = ["proxy", "grpc", "uwsgi"];
+
+/// How many of [`PREFIXES`] contexts are made for. Before 1.23 nginx uses TLS wherever there is a
+/// context. With `proxy_pass` the schema still tells what the location passes to
+/// ([`super::upstream::Upstream::correct_ssl`]); the other two derive even that from the context.
+const SERVED: usize = if nginx_version < 1_023_000 { 1 } else { PREFIXES.len() };
 
 /// The configurations of one location, by module (`ngx_http_conf_ctx_t.loc_conf`).
 #[derive(Clone, Copy)]
@@ -175,7 +180,7 @@ pub fn make_contexts(
     wants: fn(UpstreamConf) -> bool,
 ) -> Option<Configured> {
     let mut configured = around.1;
-    for (prefix, configured) in PREFIXES.iter().zip(&mut configured) {
+    for (prefix, configured) in PREFIXES.iter().zip(&mut configured).take(SERVED) {
         let Some(module) = module(cf, prefix) else { continue };
         let settings =
             |location: Location| Settings { module, prefix, conf: location.conf(module) };

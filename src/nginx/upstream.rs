@@ -164,6 +164,18 @@ impl Upstream {
         unsafe { (*self.as_ptr()).ssl() != 0 }
     }
 
+    /// Turns TLS off where nginx has turned it on, before 1.23, only because the location has a
+    /// context: it is one that [`super::ssl`] has made, and the location passes to `http://`.
+    pub fn correct_ssl(self) {
+        // SAFETY: the upstream is live.
+        unsafe {
+            let u = self.as_ptr();
+            if (*u).ssl() != 0 && bytes((*u).schema).eq_ignore_ascii_case(b"http://") {
+                (*u).set_ssl(0);
+            }
+        }
+    }
+
     /// Turns TLS on or off for the tries that follow.
     pub fn set_ssl(self, on: bool) {
         let schema: &'static [u8] = if on { b"https://" } else { b"http://" };
