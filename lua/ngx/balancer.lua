@@ -145,6 +145,11 @@ local function wrong_limit(value)
     end
 end
 
+-- A whole number that is 0 only for 0: 0 is no limit, which what is merely small is not.
+local function whole(value)
+    return value > 0 and value < 1 and 1 or value
+end
+
 -- Keeps the connection of this try for others: idle for at most `idle_timeout` seconds, for at
 -- most `max_requests` requests, and no longer than `keepalive_time` seconds in all. 0 is no limit.
 -- Returns true, or nil and why not.
@@ -165,11 +170,12 @@ function _M.enable_keepalive(idle_timeout, max_requests, keepalive_time)
         error(bad(3, "enable_keepalive", why), 2)
     end
 
-    local rc = C.ngx_http_lua_ffi_balancer_enable_keepalive(current.request, idle_timeout * 1000,
-                                                            max_requests, errmsg)
+    local rc = C.ngx_http_lua_ffi_balancer_enable_keepalive(current.request,
+                                                            whole(idle_timeout * 1000),
+                                                            whole(max_requests), errmsg)
     if rc == 0 and keepalive_time then
         rc = C.ngx_http_lua_ffi_balancer_set_keepalive_time(current.request,
-                                                            keepalive_time * 1000, errmsg)
+                                                            whole(keepalive_time * 1000), errmsg)
     end
     return done(rc)
 end
