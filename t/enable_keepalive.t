@@ -122,6 +122,18 @@ __DATA__
 
 
 
+=== less than one request is not "no limit"
+--- balancer
+    local balancer = require "ngx.balancer"
+    balancer.set_current_peer("127.0.0.1", $TEST_NGINX_P1)
+    assert(balancer.enable_keepalive(60, 0.5))
+--- request eval
+[("GET /t") x 3]
+--- response_headers eval
+[("X-Requests: 1\nX-Idle: 0") x 3]
+
+
+
 === another limit with each request
 --- balancer
     local balancer = require "ngx.balancer"
