@@ -10,10 +10,11 @@ use core::mem::offset_of;
 use core::ptr;
 
 use ngx::ffi::{
-    nginx_version, ngx_array_t, ngx_command_t, ngx_http_conf_ctx_t, ngx_http_upstream_conf_t, ngx_int_t,
-    ngx_module_t, ngx_pcalloc, ngx_pool_cleanup_add, ngx_ssl_certificate, ngx_ssl_ciphers,
-    ngx_ssl_cleanup_ctx, ngx_ssl_client_session_cache, ngx_ssl_conf_commands, ngx_ssl_create,
-    ngx_ssl_crl, ngx_ssl_t, ngx_ssl_trusted_certificate, ngx_str_t, ngx_uint_t, NGX_OK,
+    nginx_version, ngx_array_t, ngx_command_t, ngx_http_conf_ctx_t, ngx_http_upstream_conf_t,
+    ngx_int_t, ngx_module_t, ngx_pcalloc, ngx_pool_cleanup_add, ngx_ssl_certificate,
+    ngx_ssl_ciphers, ngx_ssl_cleanup_ctx, ngx_ssl_client_session_cache, ngx_ssl_conf_commands,
+    ngx_ssl_create, ngx_ssl_crl, ngx_ssl_t, ngx_ssl_trusted_certificate, ngx_str_t, ngx_uint_t,
+    NGX_OK,
 };
 
 use super::bytes;
