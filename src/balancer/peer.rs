@@ -109,6 +109,9 @@ pub struct PeerData {
     /// What the TLS session of this try is found and kept under; empty for none.
     #[cfg(ngx_feature = "http_ssl")]
     pub(super) session_identity: Cell<&'static [u8]>,
+    /// Whether a session was offered in this try, and the peer has given no other one since.
+    #[cfg(ngx_feature = "http_ssl")]
+    pub(super) session_offered: Cell<bool>,
     /// Whether the location uses TLS, and the name that it does so under.
     #[cfg(ngx_feature = "http_ssl")]
     configured_ssl: (bool, ngx_str_t),
@@ -149,6 +152,8 @@ impl PeerData {
             tls: Cell::new(TryTls::default()),
             #[cfg(ngx_feature = "http_ssl")]
             session_identity: Cell::new(&[]),
+            #[cfg(ngx_feature = "http_ssl")]
+            session_offered: Cell::new(false),
             #[cfg(ngx_feature = "http_ssl")]
             configured_ssl: (upstream.ssl(), upstream.ssl_name()),
             outer: Cell::new(None),
@@ -281,7 +286,10 @@ impl PeerData {
         }
 
         #[cfg(ngx_feature = "http_ssl")]
-        self.upstream.set_ssl_name(self.configured_ssl.1);
+        {
+            self.upstream.set_ssl_name(self.configured_ssl.1);
+            self.begin_tls();
+        }
         self.chosen.set(self.list.next());
         if !self.is_chosen() {
             self.reset();

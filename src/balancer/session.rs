@@ -28,7 +28,6 @@ impl PeerData {
             }
             return ERROR;
         }
-        self.session_identity.set(&[]);
         if !self.reuses_sessions() {
             return OK;
         }
@@ -41,8 +40,12 @@ impl PeerData {
             let what = if session.is_some() { "offering a session" } else { "no session" };
             debug!(log, "lua balancer: ssl {what}, host: {host}");
         }
-        if session.is_some_and(|session| !tls.offer(&session)) {
-            self.balancer.main.forget_session(identity);
+        if let Some(session) = session {
+            let offered = tls.offer(&session);
+            self.session_offered.set(offered);
+            if !offered {
+                self.balancer.main.forget_session(identity);
+            }
         }
         OK
     }
@@ -55,22 +58,34 @@ impl PeerData {
         }
         let session = pc.connection().and_then(Tls::of).and_then(Tls::session);
         if let Some(session) = session {
+            self.session_offered.set(false);
             self.balancer.main.keep_session(identity, session, pc);
         }
     }
 
-    /// Learns how the TLS of a try went: a session that did not lead to a connection is not
-    /// offered again.
+    /// Forgets the session of the try before: this one may go over a connection of a pool, which is
+    /// not asked for any.
+    pub(super) fn begin_tls(&self) {
+        self.session_identity.set(&[]);
+        self.session_offered.set(false);
+    }
+
+    /// Learns how the TLS of a try went. A session that the peer refused, for no other one, or that
+    /// did not lead to a request is not offered again.
     pub(super) fn end_tls(&self, pc: Peer, failed: bool) {
-        let tls = pc.connection().and_then(Tls::of);
-        if let Some(tls) = tls.filter(|tls| tls.is_handshaked()) {
-            if let Some(ctx) = RequestCtx::of_or_new(self.request) {
-                ctx.ssl_resumed.set(Some(tls.is_resumed()));
-            }
+        let tls = pc.connection().and_then(Tls::of).filter(|tls| tls.is_handshaked());
+        let resumed = tls.is_some_and(Tls::is_resumed);
+        if let (Some(_), Some(ctx)) = (tls, RequestCtx::of_or_new(self.request)) {
+            ctx.ssl_resumed.set(Some(resumed));
         }
         let identity = self.session_identity.get();
-        let sound = tls.is_some_and(|tls| tls.is_handshaked() && tls.is_verified());
-        if failed && !sound && !identity.is_empty() {
+        if identity.is_empty() {
+            return;
+        }
+        let refused = tls.is_some() && self.session_offered.get() && !resumed;
+        // nginx sends nothing to a peer whose certificate is not what it should be.
+        let broken = failed && !(tls.is_some() && self.upstream.is_request_sent());
+        if refused || broken {
             self.balancer.main.forget_session(identity);
         }
     }

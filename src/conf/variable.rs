@@ -14,6 +14,8 @@ use crate::guard::guard;
 use crate::nginx::conf::Conf;
 use crate::nginx::peer::Peer;
 use crate::nginx::request::Request;
+#[cfg(ngx_feature = "http_ssl")]
+use crate::nginx::tls::Tls;
 use crate::nginx::upstream::{ERROR, OK};
 
 type Handler = unsafe extern "C" fn(
@@ -45,7 +47,14 @@ fn keepalive_idle(_: Request, balancer: &Balancer) -> Option<String> {
 /// `r` when the last TLS connection to a peer resumed a session, `.` when not, as
 /// `$ssl_session_reused` says it of the client's.
 fn ssl_session_reused(request: Request, _: &Balancer) -> Option<String> {
-    let resumed = RequestCtx::of(request)?.ssl_resumed.get()?;
+    #[cfg(ngx_feature = "http_ssl")]
+    let now = request.upstream().and_then(|u| u.peer()?.connection()).and_then(Tls::of);
+    // A connection that has ended is gone, and so is its TLS.
+    #[cfg(ngx_feature = "http_ssl")]
+    let now = now.filter(|tls| tls.is_handshaked()).map(Tls::is_resumed);
+    #[cfg(not(ngx_feature = "http_ssl"))]
+    let now = None;
+    let resumed = now.or_else(|| RequestCtx::of(request)?.ssl_resumed.get())?;
     Some(if resumed { "r" } else { "." }.into())
 }
 

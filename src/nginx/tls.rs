@@ -4,7 +4,7 @@
 //! OpenSSL is nginx's own. Functions that nginx itself does not use may be missing where it is
 //! linked statically: these are looked up at run time (see [`optional`]).
 
-use core::ffi::{c_char, c_int, c_long, c_uchar, c_uint, c_void, CStr};
+use core::ffi::{c_char, c_int, c_long, c_uchar, c_uint, c_ulong, c_void, CStr};
 use core::mem;
 use core::ptr::{self, NonNull};
 
@@ -14,9 +14,9 @@ use ngx::ffi::{
     EVP_DigestUpdate, EVP_MD_CTX_free, EVP_MD_CTX_new, EVP_PKEY_free, EVP_sha256, OPENSSL_sk_num,
     OPENSSL_sk_value, PEM_read_bio_PrivateKey, PEM_read_bio_X509, SSL_CTX_get_cert_store,
     SSL_SESSION_free, SSL_SESSION_up_ref, SSL_ctrl, SSL_get_certificate, SSL_get_servername,
-    SSL_get_verify_result, SSL_session_reused, SSL_set_session, SSL_set_verify_depth,
-    SSL_use_PrivateKey, SSL_use_certificate, X509_digest, X509_free, BIO, EVP_PKEY, SSL, SSL_CTX,
-    SSL_SESSION, X509, X509_STORE,
+    SSL_session_reused, SSL_set_session, SSL_set_verify_depth, SSL_use_PrivateKey,
+    SSL_use_certificate, X509_digest, X509_free, BIO, EVP_PKEY, SSL, SSL_CTX, SSL_SESSION, X509,
+    X509_STORE,
 };
 
 use super::connection::Connection;
@@ -49,6 +49,7 @@ mod optional {
     optional! {
         SSL_SESSION_get_time: fn(*const SSL_SESSION) -> c_long;
         SSL_SESSION_get_timeout: fn(*const SSL_SESSION) -> c_long;
+        SSL_SESSION_get_ticket_lifetime_hint: fn(*const SSL_SESSION) -> c_ulong;
         SSL_CTX_get_verify_depth: fn(*const SSL_CTX) -> c_int;
         SSL_CTX_get_options: fn(*const SSL_CTX) -> u64;
         SSL_CTX_get_ciphers: fn(*const SSL_CTX) -> *mut c_void;
@@ -85,12 +86,20 @@ impl Drop for Session {
 }
 
 impl Session {
-    /// When it ends, in seconds since the epoch.
+    /// When it ends, in seconds since the epoch: OpenSSL's own limit, or what the peer has said of
+    /// its ticket where that is sooner.
     pub fn expires(&self) -> i64 {
         let times = (optional::SSL_SESSION_get_time(), optional::SSL_SESSION_get_timeout());
         let (Some(time), Some(timeout)) = times else { return i64::MAX };
+        let session = self.0.as_ptr();
         // SAFETY: the session is live.
-        unsafe { time(self.0.as_ptr()).saturating_add(timeout(self.0.as_ptr())) }
+        unsafe {
+            let said = optional::SSL_SESSION_get_ticket_lifetime_hint()
+                .and_then(|hint| c_long::try_from(hint(session)).ok())
+                .filter(|hint| *hint > 0);
+            let timeout = timeout(session);
+            time(session).saturating_add(said.map_or(timeout, |said| said.min(timeout)))
+        }
     }
 
     /// Whether its time is over.
@@ -163,12 +172,6 @@ impl Tls {
     pub fn is_resumed(self) -> bool {
         // SAFETY: as above.
         unsafe { SSL_session_reused(self.ssl()) != 0 }
-    }
-
-    /// Whether the peer's certificate is what it should be, as far as OpenSSL looked.
-    pub fn is_verified(self) -> bool {
-        // SAFETY: as above.
-        unsafe { SSL_get_verify_result(self.ssl()) == 0 }
     }
 
     /// The server name that is asked for; empty for none.

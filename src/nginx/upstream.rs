@@ -100,6 +100,13 @@ impl Upstream {
         unsafe { (*self.as_ptr()).keepalive() != 0 && (*self.as_ptr()).request_body_sent() != 0 }
     }
 
+    /// Whether nginx has begun to send the request to the peer of this try.
+    #[cfg(ngx_feature = "http_ssl")]
+    pub fn is_request_sent(self) -> bool {
+        // SAFETY: the upstream is live.
+        unsafe { (*self.as_ptr()).request_sent() != 0 }
+    }
+
     /// How many tries nginx has noted for the request, in all its upstreams.
     pub fn state_count(request: Request) -> usize {
         // SAFETY: the request is live.
