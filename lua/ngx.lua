@@ -52,6 +52,18 @@ ngx.config = {
     end,
 }
 
+-- Chunks start with `require "ngx.balancer"`, which LuaJIT does not compile: what is loaded is
+-- found here. A module that is being loaded has a userdata in its place.
+local loaded, load, type = package.loaded, require, type
+
+function require(name)
+    local module = loaded[name]
+    if module ~= nil and type(module) ~= "userdata" then
+        return module
+    end
+    return load(name)
+end
+
 require "resty.core"
 
 return { guard_globals = require "resty.core.globals" }

@@ -24,10 +24,13 @@ impl PeerData {
             } else {
                 self.number(pc, &peer)
             };
-            if !number.is_some_and(|number| addr::mark(&mut peer.address, number)) {
-                return self.cannot_tell(pc);
+            match number {
+                Some(0) => (),
+                Some(number) if addr::mark(&mut peer.address, number) => {
+                    pc.replace_address(peer.address);
+                }
+                _ => return self.cannot_tell(pc),
             }
-            pc.replace_address(peer.address);
         }
         if self.keepalive.get().is_some() {
             let Some(identity) = self.full_identity(pc, &peer) else { return self.cannot_tell(pc) };
@@ -107,6 +110,30 @@ impl PeerData {
 
     /// The number of what the connection is opened with, for nginx's own keepalive.
     fn number(&self, pc: Peer, peer: &Chosen) -> Option<u64> {
+        if !self.is_plain(pc) {
+            return self.number_of_identity(pc, peer);
+        }
+        let protocol = self.upstream.protocol();
+        match self.balancer.plain.get() {
+            Some((known, number)) if known == protocol => Some(number),
+            _ => {
+                let number = self.number_of_identity(pc, peer)?;
+                self.balancer.plain.set(Some((protocol, number)));
+                Some(number)
+            }
+        }
+    }
+
+    /// Whether nothing but the protocol tells the connection from others to the same peer.
+    fn is_plain(&self, pc: Peer) -> bool {
+        #[cfg(ngx_feature = "http_ssl")]
+        if self.upstream.ssl() {
+            return false;
+        }
+        pc.local().is_null() && pc.options() == 0 && self.pool.get().is_none()
+    }
+
+    fn number_of_identity(&self, pc: Peer, peer: &Chosen) -> Option<u64> {
         let mut identity = self.balancer.main.identity.try_borrow_mut().ok()?;
         if !self.write_identity(pc, peer, &mut identity) {
             return None;

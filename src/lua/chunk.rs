@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use mlua::chunk::ChunkMode;
-use mlua::RegistryKey;
+use mlua::{Function, RegistryKey};
 
 use super::vm::Vm;
 
@@ -76,14 +76,22 @@ impl Chunk {
             }
         };
 
-        vm.lua()
-            .load(source)
-            .set_name(&self.name)
-            .set_mode(ChunkMode::Text)
-            .into_function()
+        self.compile(vm, source)
+            .map(|chunk| self.compile_body(vm, source).unwrap_or(chunk))
             .and_then(|function| vm.lua().create_registry_value(function))
             .map(Loaded)
             .map_err(|e| self.explain(&e))
+    }
+
+    fn compile(&self, vm: &Vm, source: &[u8]) -> mlua::Result<Function> {
+        vm.lua().load(source).set_name(&self.name).set_mode(ChunkMode::Text).into_function()
+    }
+
+    /// The chunk as a function without arguments: LuaJIT starts no trace at a function with `...`,
+    /// which a chunk is. `None` for code that uses `...`, or that cannot stand in a function.
+    fn compile_body(&self, vm: &Vm, source: &[u8]) -> Option<Function> {
+        let body = [b"return function() ", source, b"\nend"].concat();
+        self.compile(vm, &body).and_then(|chunk| chunk.call(())).ok()
     }
 
     fn explain(&self, error: &mlua::Error) -> LoadError {

@@ -65,6 +65,8 @@ impl Changes {
 #[derive(Default)]
 #[allow(clippy::vec_box)] // a copy on loan must not move when another one comes
 pub struct Copies {
+    /// The copy that came back last: mostly the one that is wanted next.
+    last: Option<Loan>,
     free: HashMap<*mut Raw, Vec<Box<Raw>>, FxBuildHasher>,
 }
 
@@ -84,11 +86,9 @@ impl Copies {
     /// which has the location's own until then.
     pub fn lend(&mut self, upstream: Upstream, changes: &Changes) -> Loan {
         let original = upstream.conf();
-        let copy = match self.free.get_mut(&original).and_then(Vec::pop) {
-            Some(copy) => Box::into_raw(copy),
-            // SAFETY: the structure is plain data, whose pointers live as long as the
-            // configuration.
-            None => Box::into_raw(Box::new(unsafe { ptr::read(original) })),
+        let copy = match self.last.take_if(|loan| loan.original == original) {
+            Some(loan) => loan.copy,
+            None => self.another(original),
         };
         // SAFETY: both are live.
         unsafe { changes.apply(copy, original) };
@@ -104,9 +104,30 @@ impl Copies {
     /// [`lend`](Self::lend) put there.
     pub fn give_back(&mut self, upstream: Upstream, loan: Loan) {
         upstream.set_conf(loan.original);
-        // SAFETY: `lend` made it of a box, and nobody has it any longer. A loan is given back
-        // once: it is taken out of its cell before.
-        let copy = unsafe { Box::from_raw(loan.copy) };
-        self.free.entry(loan.original).or_default().push(copy);
+        if let Some(other) = self.last.replace(loan) {
+            // SAFETY: `another` made it of a box, and nobody has it any longer. A loan is given
+            // back once: it is taken out of its cell before.
+            let copy = unsafe { Box::from_raw(other.copy) };
+            self.free.entry(other.original).or_default().push(copy);
+        }
+    }
+
+    #[cold]
+    fn another(&mut self, original: *mut Raw) -> *mut Raw {
+        match self.free.get_mut(&original).and_then(Vec::pop) {
+            Some(copy) => Box::into_raw(copy),
+            // SAFETY: the structure is plain data, whose pointers live as long as the
+            // configuration.
+            None => Box::into_raw(Box::new(unsafe { ptr::read(original) })),
+        }
+    }
+}
+
+impl Drop for Copies {
+    fn drop(&mut self) {
+        if let Some(loan) = self.last.take() {
+            // SAFETY: as in `give_back`.
+            drop(unsafe { Box::from_raw(loan.copy) });
+        }
     }
 }
