@@ -45,7 +45,7 @@ peer 1
  qr/^\t\[C\]: in function 'error'$/m,
  qr/^\tbalancer_by_lua\(nginx\.conf:26\):2: in \w+ 'third'$/m,
  qr/^\tbalancer_by_lua\(nginx\.conf:26\):4: in \w+ 'second'$/m,
- qr/^\tbalancer_by_lua\(nginx\.conf:26\):7: in main chunk/m]
+ qr/^\tbalancer_by_lua\(nginx\.conf:26\):7: in function <balancer_by_lua\(nginx\.conf:26\):1>/m]
 
 
 
@@ -124,7 +124,7 @@ fail()
 --- error_log eval
 [qr{failed to run balancer_by_lua\*: (?:\.\.\.)?\S*/html/balance\.lua:2: it broke$}m,
  qr{^\t(?:\.\.\.)?\S*/html/balance\.lua:2: in \w+ 'fail'$}m,
- qr{^\t(?:\.\.\.)?\S*/html/balance\.lua:4: in main chunk}m]
+ qr{^\t(?:\.\.\.)?\S*/html/balance\.lua:4: in function <}m]
 
 
 

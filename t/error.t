@@ -143,7 +143,7 @@ for my $case (sort keys %messages) {
     like($log, qr{\[error\] \d+#\Q$worker\E: \*\d+ failed to run balancer_by_lua\*: $messages{$case}},
         "$case: the error is logged with its value");
     if (!$no_traceback{$case}) {
-        like($log, qr{\nstack traceback:\n(?:\t.*\n)*\tbalancer_by_lua\(nginx\.conf:8\):\d+: in main chunk},
+        like($log, qr{\nstack traceback:\n(?:\t.*\n)*\tbalancer_by_lua\(nginx\.conf:8\):\d+: in function <balancer_by_lua\(nginx\.conf:8\):1>},
             "$case: with a traceback");
     }
     like($log, qr{while connecting to upstream, client: 127\.0\.0\.1, server: , request: "GET /\?case=$case HTTP/1\.1"},

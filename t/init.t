@@ -123,7 +123,7 @@ for my $case (
     my $test = $nginx->test;
     is($test->{code}, 1, "$name in init stops nginx -t");
     like($test->{out}, qr/\[emerg\] .*$message/, "$name: with its message");
-    like($test->{out}, qr/^stack traceback:\n(?:\t.*\n)*\tinit_by_lua\(nginx\.conf:6\):2: in main chunk/m,
+    like($test->{out}, qr/^stack traceback:\n(?:\t.*\n)*\tinit_by_lua\(nginx\.conf:6\):2: in function <init_by_lua\(nginx\.conf:6\):1>/m,
         "$name: and its traceback");
     like($test->{out}, qr/test failed$/m, "$name: and nginx's own word");
     my $run = $nginx->run;
@@ -165,7 +165,7 @@ for my $case (
     $nginx->start;
     is($nginx->get('/', port(0))->{body}, 'peer one', "$name in init_worker: the worker serves");
     like($nginx->log, qr/\[error\] .*$message/, "$name: the error is logged");
-    like($nginx->log, qr/^stack traceback:\n(?:\t.*\n)*\tinit_worker_by_lua\(nginx\.conf:6\):2: in main chunk/m,
+    like($nginx->log, qr/^stack traceback:\n(?:\t.*\n)*\tinit_worker_by_lua\(nginx\.conf:6\):2: in function <init_worker_by_lua\(nginx\.conf:6\):1>/m,
         "$name: with its traceback");
     is($nginx->logged('init_worker_by_lua error'), 1, "$name: once");
     unlike($nginx->log, qr/exited on signal|exited with fatal code/, "$name: nobody died");
