@@ -142,6 +142,12 @@ impl Balancer {
         self.nginx_keepalive.get() == NginxKeepalive::Default
     }
 
+    /// Whether a `keepalive` directive says how: it goes before what Lua says.
+    #[inline]
+    pub fn pooled_by_directive(&self) -> bool {
+        self.nginx_keepalive.get() == NginxKeepalive::Explicit
+    }
+
     fn wrap(&self, us: UpstreamConf) {
         let before = us.replace_init_peer(Some(ngx_http_lua_balancer_init_peer));
         self.original_init_peer.set(before);

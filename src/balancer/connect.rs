@@ -32,11 +32,10 @@ impl PeerData {
                 _ => return self.cannot_tell(pc),
             }
         }
-        if self.keepalive.get().is_some() {
+        if let Some((idle, _)) = self.own_pool() {
             let Some(identity) = self.full_identity(pc, &peer) else { return self.cannot_tell(pc) };
             self.identity.set(identity);
-            let idle = self.balancer.idle().filter(|_| !must_be_fresh);
-            if idle.is_some_and(|idle| idle.take(&peer, identity, pc)) {
+            if !must_be_fresh && idle.take(&peer, identity, pc) {
                 return NGX_DONE as ngx_int_t;
             }
         }

@@ -11,7 +11,7 @@ use ngx::ffi::{
 
 use super::ctx::RequestCtx;
 use super::exit::{self, Exit};
-use super::idle::Keepalive;
+use super::idle::{Idle, Keepalive};
 use super::list::List;
 #[cfg(ngx_feature = "http_ssl")]
 use super::tls::{Pems, TryTls};
@@ -474,9 +474,17 @@ impl PeerData {
             self.end_tls(pc, state & FAILED != 0);
         }
         self.count_try(pc, state);
-        if let (Some(keepalive), Some(idle)) = (self.keepalive.get(), self.balancer.idle()) {
+        if let Some((idle, keepalive)) = self.own_pool() {
             idle.save(self, &peer, keepalive, pc, state);
         }
+    }
+
+    /// The pool for the connection of this try, and how it is kept there; `None` when nobody asked
+    /// for it, or a `keepalive` directive says how: what nginx gives up is then not for us.
+    pub(super) fn own_pool(&self) -> Option<(&'static Idle, Keepalive)> {
+        let keepalive = self.keepalive.get()?;
+        let idle = self.balancer.idle().filter(|_| !self.balancer.pooled_by_directive())?;
+        Some((idle, keepalive))
     }
 
     /// Takes a try off.
