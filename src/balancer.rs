@@ -6,6 +6,7 @@ pub mod ctx;
 pub mod exit;
 pub mod identity;
 pub mod idle;
+pub mod inner;
 pub mod keepalive;
 pub mod list;
 pub mod outer;
@@ -42,8 +43,10 @@ use crate::nginx::upstream_conf::UpstreamConf;
 /// nginx's own keepalive around a block.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum NginxKeepalive {
-    /// There is none, or it is inside us and never sees the peers that Lua chooses.
+    /// There is none.
     None,
+    /// It is under us, and never sees the peers that Lua chooses.
+    Inner,
     /// The one that nginx has since 1.29.7 without being told.
     Default,
     /// A `keepalive` directive.
@@ -119,7 +122,7 @@ impl Balancer {
     fn init_upstream(&self, cf: Conf, us: UpstreamConf) -> ngx_int_t {
         self.placeholder_only.set(us.retire_placeholders());
         // Later it is filled in, and cannot be told from a directive any more.
-        let default = outer::WANTED && us.keepalive_is_default(cf);
+        let default = outer::WANTED && us.keepalive_connections(cf).is_none();
         let rc = us.init_upstream(cf, self.original_init_upstream.get());
         if rc != OK {
             return rc;
@@ -134,7 +137,13 @@ impl Balancer {
     /// Whether nginx keeps connections to peers that Lua chooses.
     #[inline]
     pub fn pooled_by_nginx(&self) -> bool {
-        self.nginx_keepalive.get() != NginxKeepalive::None
+        matches!(self.nginx_keepalive.get(), NginxKeepalive::Default | NginxKeepalive::Explicit)
+    }
+
+    /// Whether nginx keeps connections to the peers of `server` lines, behind our back.
+    #[inline]
+    pub fn has_inner_pool(&self) -> bool {
+        self.nginx_keepalive.get() == NginxKeepalive::Inner
     }
 
     /// Whether nginx does so without having been told.
@@ -160,7 +169,7 @@ impl Balancer {
     }
 
     /// Comes when all upstreams are prepared, and finds out who else has been at the block.
-    pub fn finish(&self, us: UpstreamConf, keepalive: KeepaliveConf) {
+    pub fn finish(&self, cf: Conf, us: UpstreamConf, keepalive: KeepaliveConf) {
         self.idle.get_or_init(|| Idle::new(keepalive));
         if self.original_init_peer.get().is_none() {
             // The directive of another method came later and replaced our init_upstream.
@@ -168,7 +177,9 @@ impl Balancer {
             self.wrap(us);
         }
         if !us.init_peer_is_not(ngx_http_lua_balancer_init_peer) {
-            self.nginx_keepalive.set(NginxKeepalive::None);
+            let inner = us.keepalive_connections(cf).is_some_and(|n| n > 0);
+            let keepalive = if inner { NginxKeepalive::Inner } else { NginxKeepalive::None };
+            self.nginx_keepalive.set(keepalive);
             return;
         }
         if self.nginx_keepalive.get() == NginxKeepalive::None {

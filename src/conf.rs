@@ -370,7 +370,7 @@ pub unsafe extern "C" fn ngx_http_lua_balancer_init_main_conf(
         for us in upstream_conf::all(cf) {
             let Some(srv) = SrvConf::of(us) else { continue };
             if let Some(balancer) = srv.balancer() {
-                balancer.finish(us, srv.keepalive());
+                balancer.finish(cf, us, srv.keepalive());
             }
         }
         NGX_CONF_OK

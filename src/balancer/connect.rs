@@ -58,23 +58,26 @@ impl PeerData {
             return ERROR;
         }
         let rc = self.original.get(pc);
+        if self.balancer.has_inner_pool() {
+            return self.check_inner(pc, rc);
+        }
         if rc == OK && self.balancer.pooled_by_nginx() {
             self.mark_fallback(pc);
         }
         rc
     }
 
+    /// The number of what the connection of a `server` line is opened with.
+    pub(super) fn fallback_number(&self, pc: Peer) -> Option<u64> {
+        let address = pc.address()?;
+        self.number(pc, &Chosen { address, host: ngx_str_t::empty() })
+    }
+
     /// Marks the address of a `server` line, in a copy: the line belongs to all requests.
     fn mark_fallback(&self, pc: Peer) {
-        let marked = pc.address().and_then(|address| {
-            let peer = Chosen { address, host: ngx_str_t::empty() };
-            match self.number(pc, &peer)? {
-                0 => Some(address),
-                number => {
-                    let mut copy = addr::copy(self.request.pool()?, address)?;
-                    addr::mark(&mut copy, number).then_some(copy)
-                }
-            }
+        let marked = self.fallback_number(pc).and_then(|number| {
+            let mut copy = addr::copy(self.request.pool()?, pc.address()?)?;
+            addr::mark(&mut copy, number).then_some(copy)
         });
         if let Some(address) = marked {
             pc.replace_address(address);

@@ -101,6 +101,8 @@ pub struct PeerData {
     pub(super) pool: Cell<Option<(&'static [u8], usize)>>,
     /// What the connection of this try is opened with, while it is to be kept.
     pub(super) identity: Cell<&'static [u8]>,
+    /// The number of that, where nginx's own pool is under us.
+    pub(super) noted: Cell<Option<u64>>,
     /// Whether a try has gone over a connection of its own, and whether the next one must.
     pub(super) fresh: Cell<Fresh>,
     /// What Lua wants of the TLS of this try.
@@ -147,6 +149,7 @@ impl PeerData {
             keepalive: Cell::new(None),
             pool: Cell::new(None),
             identity: Cell::new(&[]),
+            noted: Cell::new(None),
             fresh: Cell::new(Fresh::NotTried),
             #[cfg(ngx_feature = "http_ssl")]
             tls: Cell::new(TryTls::default()),
@@ -468,7 +471,12 @@ impl PeerData {
         self.return_settings();
         self.declined_in_a_row.set(0);
         self.last_state.set(state);
-        let Some(peer) = self.chosen.get() else { return self.original.free(pc, state) };
+        let Some(peer) = self.chosen.get() else {
+            if self.balancer.has_inner_pool() {
+                self.note_for_inner(pc);
+            }
+            return self.original.free(pc, state);
+        };
         #[cfg(ngx_feature = "http_ssl")]
         if self.upstream.ssl() {
             self.end_tls(pc, state & FAILED != 0);

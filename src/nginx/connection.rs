@@ -6,7 +6,7 @@ use core::ptr::{self, NonNull};
 use ngx::ffi::{
     ngx_add_timer, ngx_close_connection, ngx_connection_t, ngx_current_msec, ngx_cycle,
     ngx_del_timer, ngx_destroy_pool, ngx_event_t, ngx_exiting, ngx_handle_read_event, ngx_msec_t,
-    ngx_terminate, NGX_OK,
+    ngx_pool_cleanup_add, ngx_terminate, NGX_OK,
 };
 
 use super::log::Log;
@@ -168,6 +168,44 @@ impl Connection {
         }
     }
 
+    /// Notes a number, which lives as long as the connection. False without memory.
+    pub fn note(self, number: u64) -> bool {
+        // SAFETY: the connection is live, and so is its pool, where there is one. The note is
+        // memory of the pool, aligned for a number as all of it is.
+        unsafe {
+            let note = self.find_note().or_else(|| {
+                let pool = NonNull::new((*self.as_ptr()).pool)?;
+                let cleanup = ngx_pool_cleanup_add(pool.as_ptr(), size_of::<u64>());
+                let cleanup = cleanup.as_mut()?;
+                cleanup.handler = Some(ngx_http_lua_balancer_note);
+                NonNull::new(cleanup.data.cast())
+            });
+            note.map(|note| note.write(number)).is_some()
+        }
+    }
+
+    /// The number that was noted last.
+    pub fn noted(self) -> Option<u64> {
+        // SAFETY: a note is a number for as long as the connection lives.
+        self.find_note().map(|note| unsafe { note.read() })
+    }
+
+    /// The note is the data of a cleanup that does nothing, and is known by it.
+    fn find_note(self) -> Option<NonNull<u64>> {
+        let ours: unsafe extern "C" fn(*mut c_void) = ngx_http_lua_balancer_note;
+        // SAFETY: the connection is live, and so are its pool and the list of its cleanups.
+        unsafe {
+            let mut next = (*self.as_ptr()).pool.as_ref()?.cleanup;
+            while let Some(cleanup) = next.as_ref() {
+                if cleanup.handler.map(|f| f as usize) == Some(ours as usize) {
+                    return NonNull::new(cleanup.data.cast());
+                }
+                next = cleanup.next;
+            }
+        }
+        None
+    }
+
     /// Closes it, with a TLS shutdown that waits for nobody.
     pub fn close(self) {
         // SAFETY: the connection is live and nobody else has it: it was taken out of its pool.
@@ -197,6 +235,10 @@ unsafe extern "C" fn close(c: *mut ngx_connection_t) {
         ngx_close_connection(c);
     }
 }
+
+/// Marks the cleanup that is a note.
+#[no_mangle]
+unsafe extern "C" fn ngx_http_lua_balancer_note(_data: *mut c_void) {}
 
 /// The handler of what nobody waits for.
 unsafe extern "C" fn ignore(_ev: *mut ngx_event_t) {}

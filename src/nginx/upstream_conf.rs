@@ -84,17 +84,18 @@ impl UpstreamConf {
         unsafe { (*self.as_ptr()).peer.init }.map(|f| f as usize) != Some(init as usize)
     }
 
-    /// Whether nginx's keepalive module was told nothing about the block (since 1.29.7 it keeps
-    /// connections all the same). Its configuration starts with the number of connections, in
-    /// every version so far.
-    pub fn keepalive_is_default(self, cf: Conf) -> bool {
+    /// How many connections nginx's keepalive module keeps for the block: 0 without it. `None`
+    /// while the module was told nothing (since 1.29.7 it keeps some all the same). Its
+    /// configuration starts with that number, in every version so far.
+    pub fn keepalive_connections(self, cf: Conf) -> Option<usize> {
         const UNSET: usize = usize::MAX;
         let name = b"ngx_http_upstream_keepalive_module";
         let Some(module) = cf.modules().find(|module| module_name(module) == name) else {
-            return false;
+            return Some(0);
         };
         // SAFETY: the module makes a configuration for each block, which is larger than a number.
-        unsafe { self.module_conf(module).cast::<usize>().as_ref() }.is_some_and(|n| *n == UNSET)
+        let n = unsafe { self.module_conf(module).cast::<usize>().as_ref() };
+        n.copied().map_or(Some(0), |n| (n != UNSET).then_some(n))
     }
 
     /// Prepares the block as `init` does, or round robin where there is none.
