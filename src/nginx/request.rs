@@ -61,10 +61,15 @@ impl Request {
         unsafe { super::bytes((*self.as_ptr()).method_name) }
     }
 
-    /// Whether the body goes to the peer as it comes from the client, kept nowhere.
+    /// Whether the body goes to the peer as it comes from the client, kept nowhere: a part of it
+    /// has not come yet.
+    ///
+    /// The flag that says so, request_body_no_buffering, cannot be read. From 1.29.3 on the bit
+    /// fields of ngx_http_request_t follow a 16-bit field, and bindgen does not see that C puts
+    /// each that would cross a 32-bit boundary behind it: all from `uri_changes` on are misplaced.
     pub fn body_is_streamed(self) -> bool {
-        // SAFETY: the request is live.
-        unsafe { (*self.as_ptr()).request_body_no_buffering() != 0 }
+        // SAFETY: the request is live, and so is its body.
+        unsafe { (*self.as_ptr()).request_body.as_ref().is_some_and(|body| body.rest > 0) }
     }
 
     /// Writes an error line with the request's context.
