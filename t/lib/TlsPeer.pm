@@ -68,7 +68,11 @@ sub shaken {
     my ($nginx, @paths) = @_;
     my @answers = map {
         my ($path, @headers) = ref $_ ? @$_ : $_;
+        # A handshake that hangs must not hang the test.
+        local $SIG{ALRM} = sub { die "no answer to $path\n" };
+        alarm 30;
         my $answer = $nginx->get($path, port(0), @headers);
+        alarm 0;
         $answer->{saw} = { $answer->{body} =~ /(\w+)=(\S*)/g };
         ($answer->{ours}) = $answer->{head} =~ /^X-Reused: (.*)\r$/m;
         $answer;
