@@ -5,8 +5,9 @@ use core::ffi::c_void;
 
 use ngx::ffi::{ngx_event_t, ngx_msec_t, ngx_uint_t};
 
+use super::hooks::FAILED;
 use super::keepalive::{Place, Pool};
-use super::peer::{Chosen, PeerData, FAILED};
+use super::peer::{Chosen, PeerData};
 use crate::conf::KeepaliveConf;
 use crate::guard::quiet;
 use crate::log::debug;

@@ -14,7 +14,8 @@ use ngx::ffi::{
     ngx_peer_connection_t, ngx_uint_t,
 };
 
-use super::peer::{arguments, connects, PeerData};
+use super::hooks::{arguments, connects};
+use super::peer::PeerData;
 use super::Balancer;
 use crate::conf::SrvConf;
 use crate::guard::{guard, quiet};

@@ -8,7 +8,8 @@ use core::ffi::c_void;
 use ngx::ffi::{ngx_int_t, ngx_peer_connection_t};
 
 use super::ctx::RequestCtx;
-use super::peer::{arguments, Chosen, PeerData};
+use super::hooks::arguments;
+use super::peer::{Chosen, PeerData};
 use crate::conf::MainConf;
 use crate::guard::{guard, quiet};
 use crate::log::{debug, log};
