@@ -8,6 +8,9 @@ package Peer;
 #
 #   fastcgi: POST /t?a=b [the body], connection 2, request 1
 #
+# With `tls => {…}`, arguments for IO::Socket::SSL, it speaks TLS, and a line more says how the
+# handshake went: `reused=r`, or a dot for a full one.
+#
 # A connection has a process of its own; all end with the test.
 
 use strict;
@@ -19,12 +22,23 @@ use POSIX ();
 my %serve = (fastcgi => \&fastcgi, uwsgi => \&uwsgi, scgi => \&scgi, memcached => \&memcached);
 my @groups;
 
+# What a connection's process adds to each answer.
+my $more = '';
+
 sub start {
-    my ($protocol, $port) = @_;
+    my ($protocol, $port, %more) = @_;
     my $serve = $serve{$protocol} or die "no protocol $protocol\n";
     # It listens before it is needed: nobody has to wait for it.
     my $listen = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port, Listen => 16, ReuseAddr => 1)
         or die "port $port: $!";
+
+    # Made once: a context of its own would give each connection's tickets keys of their own.
+    my $context;
+    if ($more{tls}) {
+        require IO::Socket::SSL;
+        $context = IO::Socket::SSL::SSL_Context->new({ %{$more{tls}}, SSL_server => 1, SSL_session_id_context => 'peer' })
+            or die "TLS: $IO::Socket::SSL::SSL_ERROR";
+    }
 
     my $pid = fork // die "fork: $!";
     if ($pid) {
@@ -38,7 +52,13 @@ sub start {
     while (my $connection = $listen->accept) {
         $number++;
         if (!(fork // die "fork: $!")) {
+            if ($context) {
+                $connection = IO::Socket::SSL->start_SSL($connection, SSL_server => 1, SSL_reuse_ctx => $context)
+                    or POSIX::_exit(0);
+                $more = "reused=" . ($connection->get_session_reused ? 'r' : '.') . "\n";
+            }
             $serve->($connection, $number);
+            close $connection;
             POSIX::_exit(0);
         }
         close $connection;
@@ -87,7 +107,7 @@ sub give {
 sub told {
     my ($protocol, $vars, $body, $number, $request) = @_;
     $body = length($body) . ' bytes' if length $body > 1000;
-    return "$protocol: $vars->{REQUEST_METHOD} $vars->{REQUEST_URI} [$body], connection $number, request $request\n";
+    return "$protocol: $vars->{REQUEST_METHOD} $vars->{REQUEST_URI} [$body], connection $number, request $request\n$more";
 }
 
 sub fastcgi {
