@@ -58,7 +58,7 @@ local loaded, load, type = package.loaded, require, type
 
 function require(name)
     local module = loaded[name]
-    if module ~= nil and type(module) ~= "userdata" then
+    if module and type(module) ~= "userdata" then
         return module
     end
     return load(name)

@@ -10,7 +10,11 @@ pub mod conf;
 pub mod connection;
 pub mod headers;
 pub mod log;
+#[cfg(ngx_feature = "http_ssl")]
+pub mod openssl;
 pub mod peer;
+#[cfg(ngx_feature = "http_ssl")]
+pub mod pem;
 pub mod pool;
 pub mod request;
 pub mod settings;

@@ -46,6 +46,7 @@ init_by_lua_block {
     pem["both.crt"] = pem["other.crt"] .. pem["ca.crt"]
     pem.empty, pem.text, pem.broken = "", "no PEM at all", (pem["one.crt"]:gsub("MII", "XXX"))
     pem.half = pem["one.crt"]:sub(1, 200)
+    pem.chain = pem["one.crt"] .. pem.half
     pem["half.key"] = pem["one.key"]:sub(1, 60)
     pem.binary = string.rep("\\0\\1\\255", 100)
 }
@@ -232,8 +233,8 @@ EOC
 my @bad = (
     ['set_ssl_cert(pem.empty, pem["one.key"])', 'nil no certificate in the PEM'],
     ['set_ssl_cert(pem.text, pem["one.key"])', 'nil no certificate in the PEM'],
-    ['set_ssl_cert(pem.broken, pem["one.key"])', 'nil no certificate in the PEM'],
-    ['set_ssl_cert(pem.half, pem["one.key"])', 'nil no certificate in the PEM'],
+    ['set_ssl_cert(pem.broken, pem["one.key"])', 'nil a certificate in the PEM is damaged'],
+    ['set_ssl_cert(pem.half, pem["one.key"])', 'nil a certificate in the PEM is damaged'],
     ['set_ssl_cert(pem.binary, pem["one.key"])', 'nil no certificate in the PEM'],
     ['set_ssl_cert(pem["one.key"], pem["one.key"])', 'nil no certificate in the PEM'],
     ['set_ssl_cert(pem["one.crt"], pem.empty)', 'nil no private key in the PEM'],
@@ -247,7 +248,9 @@ my @bad = (
     ['set_ssl_cert("")', "error: bad argument #2 to 'set_ssl_cert' (string expected, got nil)"],
     ['set_ssl_trusted(pem.empty)', 'nil no certificate in the PEM'],
     ['set_ssl_trusted(pem.text)', 'nil no certificate in the PEM'],
-    ['set_ssl_trusted(pem.broken)', 'nil no certificate in the PEM'],
+    ['set_ssl_cert(pem.chain, pem["one.key"])', 'nil a certificate in the PEM is damaged'],
+    ['set_ssl_trusted(pem.chain)', 'nil a certificate in the PEM is damaged'],
+    ['set_ssl_trusted(pem.broken)', 'nil a certificate in the PEM is damaged'],
     ['set_ssl_trusted(pem.binary)', 'nil no certificate in the PEM'],
     ['set_ssl_trusted(pem["ca.crt"] .. pem["ca.crt"])', 'true nil'],
     ['set_ssl_trusted()', "error: bad argument #1 to 'set_ssl_trusted' (string expected, got nil)"],

@@ -7,8 +7,9 @@ use std::rc::Rc;
 
 use super::addresses::Addresses;
 use super::identity::Writer;
+use crate::nginx::pem::{Certificate, Trusted};
 use crate::nginx::pool::Pool;
-use crate::nginx::tls::{Certificate, Tls, Trusted};
+use crate::nginx::tls::Tls;
 
 /// PEM that was parsed before, by its text. Each text has a number, which tells it from others.
 #[derive(Default)]

@@ -4,68 +4,21 @@
 //! OpenSSL is nginx's own. Functions that nginx itself does not use may be missing where it is
 //! linked statically: these are looked up at run time (see [`optional`]).
 
-use core::ffi::{c_char, c_int, c_long, c_uchar, c_uint, c_ulong, c_void, CStr};
-use core::mem;
+use core::ffi::{c_int, c_long, CStr};
 use core::ptr::{self, NonNull};
 
 use ngx::ffi::{
     d2i_SSL_SESSION, i2d_SSL_SESSION, ngx_connection_t, ngx_ssl_connection_s, ngx_ssl_get_session,
-    ngx_time, BIO_free, BIO_new_mem_buf, ERR_clear_error, EVP_DigestFinal_ex, EVP_DigestInit_ex,
-    EVP_DigestUpdate, EVP_MD_CTX_free, EVP_MD_CTX_new, EVP_PKEY_free, EVP_sha256, OPENSSL_sk_num,
-    OPENSSL_sk_value, PEM_read_bio_PrivateKey, PEM_read_bio_X509, SSL_CTX_get_cert_store,
-    SSL_SESSION_free, SSL_SESSION_up_ref, SSL_ctrl, SSL_get_certificate, SSL_get_servername,
-    SSL_session_reused, SSL_set_session, SSL_set_verify_depth, SSL_use_PrivateKey,
-    SSL_use_certificate, X509_digest, X509_free, BIO, EVP_PKEY, SSL, SSL_CTX, SSL_SESSION, X509,
-    X509_STORE,
+    ngx_time, ERR_clear_error, EVP_DigestFinal_ex, EVP_DigestInit_ex, EVP_DigestUpdate,
+    EVP_MD_CTX_free, EVP_MD_CTX_new, EVP_sha256, OPENSSL_sk_num, OPENSSL_sk_value,
+    SSL_CTX_get_cert_store, SSL_SESSION_free, SSL_SESSION_up_ref, SSL_ctrl, SSL_get_certificate,
+    SSL_get_servername, SSL_session_reused, SSL_set_session, SSL_set_verify_depth,
+    SSL_use_PrivateKey, SSL_use_certificate, X509_digest, SSL, SSL_CTX, SSL_SESSION, X509,
 };
 
 use super::connection::Connection;
-
-/// Functions of OpenSSL that nginx itself may not link.
-mod optional {
-    use super::*;
-
-    macro_rules! optional {
-        ($($name:ident: fn($($arg:ty),*) $(-> $result:ty)?;)+) => {
-            $(
-                #[allow(non_snake_case)]
-                pub fn $name() -> Option<unsafe extern "C" fn($($arg),*) $(-> $result)?> {
-                    const NAME: &CStr = match CStr::from_bytes_with_nul(
-                        concat!(stringify!($name), "\0").as_bytes(),
-                    ) {
-                        Ok(name) => name,
-                        Err(_) => panic!("a name has no NUL"),
-                    };
-                    // SAFETY: the types are those of OpenSSL's manual pages.
-                    unsafe {
-                        let found = libc::dlsym(libc::RTLD_DEFAULT, NAME.as_ptr());
-                        mem::transmute::<*mut c_void, Option<_>>(found)
-                    }
-                }
-            )+
-        };
-    }
-
-    optional! {
-        SSL_SESSION_get_time: fn(*const SSL_SESSION) -> c_long;
-        SSL_SESSION_get_timeout: fn(*const SSL_SESSION) -> c_long;
-        SSL_SESSION_get_ticket_lifetime_hint: fn(*const SSL_SESSION) -> c_ulong;
-        SSL_CTX_get_verify_depth: fn(*const SSL_CTX) -> c_int;
-        SSL_CTX_get_options: fn(*const SSL_CTX) -> u64;
-        SSL_CTX_get_ciphers: fn(*const SSL_CTX) -> *mut c_void;
-        SSL_CIPHER_get_id: fn(*const c_void) -> u32;
-        X509_STORE_get0_objects: fn(*const X509_STORE) -> *mut c_void;
-        X509_OBJECT_get0_X509: fn(*const c_void) -> *mut X509;
-        X509_OBJECT_get0_X509_CRL: fn(*const c_void) -> *mut c_void;
-        X509_CRL_digest: fn(
-            *const c_void, *const c_void, *mut c_uchar, *mut c_uint
-        ) -> c_int;
-        X509_STORE_new: fn() -> *mut X509_STORE;
-        X509_STORE_free: fn(*mut X509_STORE);
-        X509_STORE_add_cert: fn(*mut X509_STORE, *mut X509) -> c_int;
-        X509_check_private_key: fn(*const X509, *const EVP_PKEY) -> c_int;
-    }
-}
+use super::openssl;
+use super::pem::{Certificate, Trusted};
 
 /// A TLS session, counted by OpenSSL.
 pub struct Session(NonNull<SSL_SESSION>);
@@ -89,12 +42,12 @@ impl Session {
     /// When it ends, in seconds since the epoch: OpenSSL's own limit, or what the peer has said of
     /// its ticket where that is sooner.
     pub fn expires(&self) -> i64 {
-        let times = (optional::SSL_SESSION_get_time(), optional::SSL_SESSION_get_timeout());
+        let times = (openssl::SSL_SESSION_get_time(), openssl::SSL_SESSION_get_timeout());
         let (Some(time), Some(timeout)) = times else { return i64::MAX };
         let session = self.0.as_ptr();
         // SAFETY: the session is live.
         unsafe {
-            let said = optional::SSL_SESSION_get_ticket_lifetime_hint()
+            let said = openssl::SSL_SESSION_get_ticket_lifetime_hint()
                 .and_then(|hint| c_long::try_from(hint(session)).ok())
                 .filter(|hint| *hint > 0);
             let timeout = timeout(session);
@@ -264,12 +217,12 @@ impl Context {
     pub fn fingerprint(self) -> Option<Fingerprint> {
         const GET_MIN: c_int = 130;
         const GET_MAX: c_int = 131;
-        let objects = optional::X509_STORE_get0_objects()?;
-        let certificate = optional::X509_OBJECT_get0_X509()?;
-        let revocations = (optional::X509_OBJECT_get0_X509_CRL()?, optional::X509_CRL_digest()?);
+        let objects = openssl::X509_STORE_get0_objects()?;
+        let certificate = openssl::X509_OBJECT_get0_X509()?;
+        let revocations = (openssl::X509_OBJECT_get0_X509_CRL()?, openssl::X509_CRL_digest()?);
         let (depth, options) =
-            (optional::SSL_CTX_get_verify_depth()?, optional::SSL_CTX_get_options()?);
-        let (ciphers, id) = (optional::SSL_CTX_get_ciphers()?, optional::SSL_CIPHER_get_id()?);
+            (openssl::SSL_CTX_get_verify_depth()?, openssl::SSL_CTX_get_options()?);
+        let (ciphers, id) = (openssl::SSL_CTX_get_ciphers()?, openssl::SSL_CIPHER_get_id()?);
 
         let mut parts: Vec<Vec<u8>> = Vec::new();
         // SAFETY: the context lives as long as the configuration, and what is asked of it
@@ -313,7 +266,7 @@ impl Context {
 }
 
 /// The SHA-256 of some parts, each with its length.
-fn sha256(parts: &[&[u8]]) -> Option<Fingerprint> {
+pub(super) fn sha256(parts: &[&[u8]]) -> Option<Fingerprint> {
     // SAFETY: the context is made and freed here, and the result has the digest's length.
     unsafe {
         let sha = EVP_MD_CTX_new();
@@ -346,154 +299,4 @@ unsafe fn digest(certificate: *const X509) -> Vec<u8> {
     unsafe { X509_digest(certificate, EVP_sha256(), bytes.as_mut_ptr(), &mut len) };
     bytes.truncate(len as usize);
     bytes
-}
-
-/// A certificate, counted by OpenSSL.
-struct X509Ref(*mut X509);
-
-impl Drop for X509Ref {
-    fn drop(&mut self) {
-        // SAFETY: this handle's own count.
-        unsafe { X509_free(self.0) }
-    }
-}
-
-/// A private key, counted by OpenSSL.
-struct KeyRef(*mut EVP_PKEY);
-
-impl Drop for KeyRef {
-    fn drop(&mut self) {
-        // SAFETY: this handle's own count.
-        unsafe { EVP_PKEY_free(self.0) }
-    }
-}
-
-/// A certificate of our own, with its chain and its key.
-pub struct Certificate {
-    leaf: X509Ref,
-    chain: Vec<X509Ref>,
-    key: KeyRef,
-}
-
-impl Certificate {
-    /// Reads PEM: the certificate, then those that lead to a trusted one; and the key.
-    pub fn parse(certificate: &[u8], key: &[u8]) -> Result<Self, &'static CStr> {
-        let mut certificates = read_certificates(certificate)?.into_iter();
-        let leaf = certificates.next().ok_or(c"no certificate in the PEM")?;
-        let key = Bio::new(key)?.read_key().ok_or(c"no private key in the PEM")?;
-        if let Some(check) = optional::X509_check_private_key() {
-            // SAFETY: both are live.
-            if unsafe { check(leaf.0, key.0) } != 1 {
-                // SAFETY: OpenSSL's own queue of errors.
-                unsafe { ERR_clear_error() };
-                return Err(c"the private key is not the certificate's");
-            }
-        }
-        Ok(Certificate { leaf, chain: certificates.collect(), key })
-    }
-}
-
-/// Authorities that are trusted.
-pub struct Trusted {
-    store: *mut X509_STORE,
-    /// Of the text that they were given as.
-    pub digest: Fingerprint,
-}
-
-impl Drop for Trusted {
-    fn drop(&mut self) {
-        if let Some(free) = optional::X509_STORE_free() {
-            // SAFETY: this handle's own count.
-            unsafe { free(self.store) }
-        }
-    }
-}
-
-impl Trusted {
-    /// Reads PEM: one certificate or more.
-    pub fn parse(pem: &[u8]) -> Result<Self, &'static CStr> {
-        const MISSING: &CStr = c"nginx's OpenSSL has no certificate stores";
-        let new = optional::X509_STORE_new().ok_or(MISSING)?;
-        let add = optional::X509_STORE_add_cert().ok_or(MISSING)?;
-        optional::X509_STORE_free().ok_or(MISSING)?;
-
-        let certificates = read_certificates(pem)?;
-        let digest = sha256(&[pem]).ok_or(c"no memory")?;
-        if certificates.is_empty() {
-            return Err(c"no certificate in the PEM");
-        }
-        // SAFETY: the store is fresh and dropped with the result; it counts its certificates.
-        unsafe {
-            let store = new();
-            if store.is_null() {
-                return Err(c"no memory");
-            }
-            let trusted = Trusted { store, digest };
-            for certificate in &certificates {
-                if add(trusted.store, certificate.0) != 1 {
-                    ERR_clear_error();
-                    return Err(c"a certificate cannot be trusted");
-                }
-            }
-            Ok(trusted)
-        }
-    }
-}
-
-fn read_certificates(pem: &[u8]) -> Result<Vec<X509Ref>, &'static CStr> {
-    let bio = Bio::new(pem)?;
-    let mut certificates = Vec::new();
-    while let Some(certificate) = bio.read_certificate() {
-        certificates.push(certificate);
-    }
-    // SAFETY: OpenSSL's own queue of errors: the last one is the end of the text.
-    unsafe { ERR_clear_error() };
-    Ok(certificates)
-}
-
-/// A text that OpenSSL reads.
-struct Bio<'a>(*mut BIO, core::marker::PhantomData<&'a [u8]>);
-
-impl Drop for Bio<'_> {
-    fn drop(&mut self) {
-        // SAFETY: made by `new`.
-        unsafe { BIO_free(self.0) };
-    }
-}
-
-impl<'a> Bio<'a> {
-    fn new(text: &'a [u8]) -> Result<Self, &'static CStr> {
-        let len = c_int::try_from(text.len()).map_err(|_| c"the PEM is too long")?;
-        // SAFETY: OpenSSL reads the text, which outlives the BIO.
-        let bio = unsafe { BIO_new_mem_buf(text.as_ptr().cast(), len) };
-        if bio.is_null() {
-            return Err(c"no memory");
-        }
-        Ok(Bio(bio, core::marker::PhantomData))
-    }
-
-    fn read_certificate(&self) -> Option<X509Ref> {
-        // SAFETY: the BIO is live; nobody is asked for a password.
-        let read = unsafe {
-            PEM_read_bio_X509(self.0, ptr::null_mut(), Some(no_password), ptr::null_mut())
-        };
-        (!read.is_null()).then_some(X509Ref(read))
-    }
-
-    fn read_key(&self) -> Option<KeyRef> {
-        // SAFETY: as above.
-        let read = unsafe {
-            PEM_read_bio_PrivateKey(self.0, ptr::null_mut(), Some(no_password), ptr::null_mut())
-        };
-        if read.is_null() {
-            // SAFETY: OpenSSL's own queue of errors.
-            unsafe { ERR_clear_error() };
-        }
-        (!read.is_null()).then_some(KeyRef(read))
-    }
-}
-
-/// A worker has no terminal to ask on.
-unsafe extern "C" fn no_password(_: *mut c_char, _: c_int, _: c_int, _: *mut c_void) -> c_int {
-    0
 }

@@ -185,11 +185,22 @@ impl Upstream {
 
     /// Turns TLS on or off for the tries that follow.
     pub fn set_ssl(self, on: bool) {
-        let schema: &'static [u8] = if on { b"https://" } else { b"http://" };
         // SAFETY: the upstream is live; the text is static, and nginx only reads it.
         unsafe {
             (*self.as_ptr()).set_ssl(on.into());
-            (*self.as_ptr()).schema = super::str_of(schema);
+            let schema = bytes((*self.as_ptr()).schema);
+            let other: Option<&'static [u8]> = match (schema, on) {
+                (b"http://", true) => Some(b"https://"),
+                (b"https://", false) => Some(b"http://"),
+                (b"grpc://", true) => Some(b"grpcs://"),
+                (b"grpcs://", false) => Some(b"grpc://"),
+                (b"uwsgi://", true) => Some(b"suwsgi://"),
+                (b"suwsgi://", false) => Some(b"uwsgi://"),
+                _ => None,
+            };
+            if let Some(other) = other {
+                (*self.as_ptr()).schema = super::str_of(other);
+            }
         }
     }
 
