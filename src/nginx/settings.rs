@@ -36,7 +36,10 @@ impl Changes {
     /// Whether anything is different at all.
     #[inline]
     pub fn any(&self) -> bool {
-        *self != Changes::default()
+        self.connect_timeout | self.send_timeout | self.read_timeout != 0
+            || self.own_ssl_name
+            || self.ask_for_session
+            || self.ssl_verify.is_some()
     }
 
     /// # Safety
