@@ -132,11 +132,6 @@ impl MainConf {
         self.numbers.try_borrow_mut().ok().map(|mut numbers| numbers.of(identity))
     }
 
-    /// A number that no identity has.
-    pub fn fresh_number(&self) -> Option<u64> {
-        self.numbers.try_borrow_mut().ok().map(|mut numbers| numbers.fresh())
-    }
-
     /// Compiles a chunk in the cycle's VM.
     fn load(&self, chunk: &Chunk) -> Result<Loaded, LoadError> {
         let vm = self.vm.get_or_new().map_err(|message| LoadError { message, line: None })?;

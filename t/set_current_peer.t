@@ -255,7 +255,6 @@ A path of 107 bytes fills sockaddr_un with its NUL.
 --- balancer
     local path = "/nowhere/" .. ("x"):rep(107 - 9)
     assert(require("ngx.balancer").set_current_peer("unix:" .. path))
---- todo_nginx: >= 1.29.7: where nginx pools by default, the address needs room for a mark
 --- error_code: 502
 --- error_log eval
 [qr{connect\(\) to unix:/nowhere/x{98} failed \(2: No such file or directory\)}, "[crit]"]

@@ -18,18 +18,16 @@ impl PeerData {
         let must_be_fresh = self.fresh.get() == Fresh::Wanted;
         pc.set_address(peer.address);
 
+        let mut passes_by = must_be_fresh;
         if self.balancer.pooled_by_nginx() {
-            let number = if must_be_fresh {
-                self.balancer.main.fresh_number()
-            } else {
-                self.number(pc, &peer)
-            };
-            match number {
+            match self.number(pc, &peer) {
+                None => return self.cannot_tell(pc),
+                Some(_) if !addr::has_room(&peer.address) => passes_by = true,
                 Some(0) => (),
-                Some(number) if addr::mark(&mut peer.address, number) => {
+                Some(number) => {
+                    addr::mark(&mut peer.address, number);
                     pc.replace_address(peer.address);
                 }
-                _ => return self.cannot_tell(pc),
             }
         }
         if let Some((idle, _)) = self.own_pool() {
@@ -38,6 +36,9 @@ impl PeerData {
             if !must_be_fresh && idle.take(&peer, identity, pc) {
                 return NGX_DONE as ngx_int_t;
             }
+        }
+        if passes_by && self.balancer.pooled_by_nginx() {
+            return pc.open();
         }
         OK
     }
@@ -62,7 +63,7 @@ impl PeerData {
             return self.check_inner(pc, rc);
         }
         if rc == OK && self.balancer.pooled_by_nginx() {
-            self.mark_fallback(pc);
+            return self.mark_fallback(pc);
         }
         rc
     }
@@ -74,14 +75,20 @@ impl PeerData {
     }
 
     /// Marks the address of a `server` line, in a copy: the line belongs to all requests.
-    fn mark_fallback(&self, pc: Peer) {
-        let marked = self.fallback_number(pc).and_then(|number| {
-            let mut copy = addr::copy(self.request.pool()?, pc.address()?)?;
-            addr::mark(&mut copy, number).then_some(copy)
-        });
-        if let Some(address) = marked {
+    fn mark_fallback(&self, pc: Peer) -> ngx_int_t {
+        let (Some(number), Some(address)) = (self.fallback_number(pc), pc.address()) else {
+            return self.cannot_tell(pc);
+        };
+        if !addr::has_room(&address) {
+            return pc.open();
+        }
+        if number != 0 {
+            let copy = self.request.pool().and_then(|pool| addr::copy(pool, address));
+            let Some(mut address) = copy else { return ERROR };
+            addr::mark(&mut address, number);
             pc.replace_address(address);
         }
+        OK
     }
 
     /// Writes all but the peer's address of what the connection is opened with.

@@ -68,9 +68,9 @@ impl Numbers {
         number
     }
 
-    /// A number that no identity has. The first is 0, which needs no room in an address: most
-    /// upstreams have one identity only.
-    pub fn fresh(&mut self) -> u64 {
+    /// A number that no identity has. The first is 0, which is no mark at all: most upstreams have
+    /// one identity only.
+    fn fresh(&mut self) -> u64 {
         self.next += 1;
         self.next - 1
     }

@@ -29,48 +29,51 @@ const MARK: usize = size_of::<u64>();
 /// nginx's own keepalive, which compares all of the address, tells two identities apart.
 ///
 /// These are `sin_zero` for IPv4, bytes behind the structure for IPv6 (Linux takes any length up
-/// to `sockaddr_storage`), and what follows the path of a unix socket. False when the number does
-/// not fit behind a long path. The address must come from [`Parsed::copy_to`] or [`copy`].
-pub fn mark(address: &mut Address, number: u64) -> bool {
-    let len = address.socklen as usize;
-    let number = number.to_le_bytes();
-    let used = MARK - number.iter().rev().take_while(|b| **b == 0).count();
-
+/// to `sockaddr_storage`), and what follows the path of a unix socket. An address without
+/// [room](has_room) stays as it is. It must come from [`Parsed::copy_to`] or [`copy`].
+pub fn mark(address: &mut Address, number: u64) {
     // SAFETY: the address is the request's own copy, with room for a mark behind it.
     unsafe {
         let start = address.sockaddr.cast::<u8>();
-        match i32::from((*address.sockaddr).sa_family) {
-            libc::AF_INET => {
-                let zero = start.add(mem::offset_of!(libc::sockaddr_in, sin_zero));
-                ptr::copy_nonoverlapping(number.as_ptr(), zero, MARK);
-                true
-            }
-            libc::AF_INET6 if used > 0 => {
-                let end = mem::size_of::<libc::sockaddr_in6>();
-                ptr::copy_nonoverlapping(number.as_ptr(), start.add(end), MARK);
-                address.socklen = (end + MARK) as _;
-                true
-            }
+        let place = match i32::from((*address.sockaddr).sa_family) {
+            libc::AF_INET => start.add(mem::offset_of!(libc::sockaddr_in, sin_zero)),
             libc::AF_INET6 => {
-                address.socklen = mem::size_of::<libc::sockaddr_in6>() as _;
-                true
+                let end = mem::size_of::<libc::sockaddr_in6>();
+                let mark = if number == 0 { 0 } else { MARK };
+                address.socklen = (end + mark) as _;
+                start.add(end)
             }
-            libc::AF_UNIX => {
-                let bytes = slice::from_raw_parts_mut(start, len);
-                let path = mem::offset_of!(libc::sockaddr_un, sun_path);
-                let end = bytes[path..].iter().position(|b| *b == 0).map(|n| path + n + 1);
-                match end.and_then(|end| bytes.get_mut(end..)) {
-                    Some(rest) if rest.len() >= used => {
-                        rest.fill(0);
-                        rest[..used].copy_from_slice(&number[..used]);
-                        true
-                    }
-                    _ => used == 0,
-                }
-            }
-            _ => used == 0,
-        }
+            _ => match end_of_path(address) {
+                Some(end) => start.add(end),
+                None => return,
+            },
+        };
+        ptr::copy_nonoverlapping(number.to_le_bytes().as_ptr(), place, MARK);
     }
+}
+
+/// Whether a mark fits into the address: not when the path of a unix socket is very long.
+#[inline]
+pub fn has_room(address: &Address) -> bool {
+    // SAFETY: the address is valid.
+    match i32::from(unsafe { (*address.sockaddr).sa_family }) {
+        libc::AF_INET | libc::AF_INET6 => true,
+        _ => end_of_path(address).is_some(),
+    }
+}
+
+/// Where the path of a unix socket has ended, when a mark fits behind it.
+fn end_of_path(address: &Address) -> Option<usize> {
+    // SAFETY: the address is valid for its length.
+    let bytes =
+        unsafe { slice::from_raw_parts(address.sockaddr.cast::<u8>(), address.socklen as usize) };
+    // SAFETY: as above.
+    if i32::from(unsafe { (*address.sockaddr).sa_family }) != libc::AF_UNIX {
+        return None;
+    }
+    let path = mem::offset_of!(libc::sockaddr_un, sun_path);
+    let end = path + bytes.get(path..)?.iter().position(|b| *b == 0)? + 1;
+    (end + MARK <= bytes.len()).then_some(end)
 }
 
 /// The bytes of a request's own address that name a peer, without a mark.
@@ -229,7 +232,7 @@ pub fn is_placeholder(sockaddr: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{mark, Address, MARK};
+    use super::{has_room, mark, Address, MARK};
 
     fn marked(sockaddr: &mut [u8], len: usize, number: u64) -> Option<Vec<u8>> {
         let mut address = Address {
@@ -237,7 +240,9 @@ mod tests {
             socklen: len as _,
             name: core::ptr::null_mut(),
         };
-        mark(&mut address, number).then(|| sockaddr[..address.socklen as usize].to_vec())
+        let has_room = has_room(&address);
+        mark(&mut address, number);
+        has_room.then(|| sockaddr[..address.socklen as usize].to_vec())
     }
 
     fn family(family: i32) -> Vec<u8> {
@@ -267,10 +272,14 @@ mod tests {
     fn a_long_path_leaves_no_room() {
         let mut address = family(libc::AF_UNIX);
         let len = size_of::<libc::sockaddr_un>();
-        address[2..len - 2].fill(b'a');
-        assert!(marked(&mut address, len, 0).is_some());
-        assert!(marked(&mut address, len, 255).is_some());
-        assert!(marked(&mut address, len, 256).is_none());
-        assert_eq!(&address[2..len - 2], vec![b'a'; len - 4]);
+        address[2..len - MARK - 1].fill(b'a');
+        assert!(marked(&mut address, len, 7).is_some());
+        for end in len - MARK..=len {
+            address[len - MARK - 1..].fill(0);
+            address[2..end].fill(b'a');
+            let before = address.clone();
+            assert!(marked(&mut address, len, 7).is_none());
+            assert_eq!(address, before);
+        }
     }
 }

@@ -4,8 +4,9 @@ use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 
 use ngx::ffi::{
-    ngx_addr_t, ngx_event_free_peer_pt, ngx_event_get_peer_pt, ngx_event_notify_peer_pt, ngx_int_t,
-    ngx_peer_connection_t, ngx_str_t, ngx_uint_t, sockaddr, socklen_t, NGX_ERROR,
+    ngx_addr_t, ngx_event_connect_peer, ngx_event_free_peer_pt, ngx_event_get_peer_pt,
+    ngx_event_notify_peer_pt, ngx_int_t, ngx_peer_connection_t, ngx_post_event, ngx_posted_events,
+    ngx_str_t, ngx_uint_t, sockaddr, socklen_t, NGX_AGAIN, NGX_ERROR, NGX_OK,
 };
 #[cfg(ngx_feature = "http_ssl")]
 use ngx::ffi::{ngx_event_save_peer_session_pt, ngx_event_set_peer_session_pt};
@@ -99,6 +100,25 @@ impl Peer {
         }
     }
 
+    /// Opens a new connection to the address, from within a `get` hook, which is to return what
+    /// this does. Whoever has wrapped that hook then looks for no connection of a pool.
+    pub fn open(self) -> ngx_int_t {
+        // SAFETY: pc is live and has its address. nginx calls the hook that is put in place for
+        // the time of the call, and no other.
+        unsafe {
+            let pc = self.as_ptr();
+            let get = (*pc).get.replace(has_address);
+            let rc = ngx_event_connect_peer(pc);
+            (*pc).get = get;
+            if rc != NGX_OK as ngx_int_t {
+                return rc;
+            }
+            // It is connected already. nginx comes back to it as to one that was waited for.
+            ngx_post_event((*(*pc).connection).write, &raw mut ngx_posted_events);
+            NGX_AGAIN as ngx_int_t
+        }
+    }
+
     /// The connection, while there is one.
     pub fn connection(self) -> Option<Connection> {
         // SAFETY: pc is live, and so is its connection.
@@ -143,6 +163,11 @@ impl Peer {
         // SAFETY: pc is live; the address lives as long as the request.
         unsafe { (*self.as_ptr()).local = local }
     }
+}
+
+/// The `get` hook of a peer connection whose address is known (`ngx_event_get_peer`).
+unsafe extern "C" fn has_address(_pc: *mut ngx_peer_connection_t, _data: *mut c_void) -> ngx_int_t {
+    NGX_OK as ngx_int_t
 }
 
 /// The balancing hooks of a peer connection, with the data they are called with.
