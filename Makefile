@@ -34,6 +34,10 @@ test-all: ## the tests on stock, trixie, sid and 1.28.3, and the trace
 	@set -e; for stock in $(STOCKS); do $(MAKE) test STOCK=$$stock; done
 	@$(MAKE) test-trace
 
+.PHONY: soak
+soak: setup-test all ## t/soak.t at length: SOAK requests in each way to keep connections
+	@SOAK=$${SOAK:-100000} scripts/run-tests t/soak.t
+
 .PHONY: unittest
 unittest: setup-build ## the Rust unit tests
 	@scripts/nginx-tree
