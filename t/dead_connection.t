@@ -179,12 +179,18 @@ EOC
         local state, status = balancer.get_last_failure()
         local tried = balancer.get_tried()
         ngx.var.seen = ngx.var.seen .. "[" .. tostring(state) .. " " .. tostring(status) .. " " .. #tried .. "]"
+        if ngx.var.arg_more then
+            balancer.set_more_tries(1)
+        end
         balancer.set_current_peer("127.0.0.1", ${\port(1)})
         keep()
 EOC
-    my (undef, $answer) = carried($nginx, '/', '/dead');
+    my (undef, $answer) = carried($nginx, '/', '/dead?more=1');
     is($answer->{status}, 200, 'Lua sees a dead connection: answered');
     is(header($answer, 'X-Seen'), '[nil nil 0][failed 502 1]', 'Lua sees a dead connection: as a try that failed');
+    (undef, $answer) = carried($nginx, '/', '/dead');
+    is($answer->{status}, 200, 'the last try over a dead connection: answered');
+    is(header($answer, 'X-Seen'), '[nil nil 0]', 'the last try over a dead connection: repeated without Lua');
     $nginx->stop;
 }
 

@@ -38,7 +38,6 @@ impl PeerData {
 
     /// Runs the chunk, or takes the next of the peers that it gave, and does what it says.
     fn get(&self, pc: Peer) -> ngx_int_t {
-        self.tries.set(self.tries.get().begin());
         if let Some(log) = pc.log() {
             debug!(log, "lua balancer: get peer, tries: {}", pc.tries());
         }
@@ -48,7 +47,12 @@ impl PeerData {
             self.upstream.set_ssl_name(self.configured_ssl.1);
             self.begin_tls();
         }
-        self.chosen.set(self.list.next());
+        // The same try once more, over a fresh connection: nothing that was chosen changes.
+        let again = self.fresh.get() == Fresh::Wanted && self.is_chosen();
+        if !again {
+            self.tries.set(self.tries.get().begin());
+            self.chosen.set(self.list.next());
+        }
         if !self.is_chosen() {
             self.reset();
             if self.run().is_err() {
@@ -176,9 +180,11 @@ impl PeerData {
     ///
     /// nginx gives it back when the connection was a pooled one that turned out dead
     /// (`ngx_http_upstream_next`: `peer.tries++`), without a word to the balancer: it looks at
-    /// `cached` after this. A request that finds many such in the pool would so pass its limit,
-    /// and so the gift is taken only once, by a request that has no try left and was never tried
-    /// over a fresh connection: the peer may be well, it has only closed an idle connection.
+    /// `cached` after this. A request that finds many such in the pool would so pass its limit.
+    ///
+    /// The gift is taken only once, by a request that has no try left and was never tried over a
+    /// fresh connection: the peer may be well, it has only closed an idle connection. That is the
+    /// same try, of the same peer, and the chunk does not run for it.
     fn count_try(&self, pc: Peer, state: ngx_uint_t) {
         pc.set_tries(pc.tries().saturating_sub(1));
         if !pc.is_cached() {
