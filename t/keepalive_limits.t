@@ -135,7 +135,7 @@ replaced_after('a time from Lua goes before the directive', 0.3);
 
 for my $case (
     ['Lua says no limit', 'balancer.enable_keepalive(60, 0, 0)', 'balancer_keepalive 10 time=100ms;'],
-    ['no time is no limit', 'balancer.enable_keepalive(60, 0)', 'balancer_keepalive 10;'],
+    ['the default time is long', 'balancer.enable_keepalive(60, 0)', 'balancer_keepalive 10;'],
     ['a time of 0 is no limit', 'balancer.enable_keepalive(60, 0)', 'balancer_keepalive 10 time=0;'],
 ) {
     my ($name, @conf) = @$case;
