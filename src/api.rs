@@ -10,7 +10,7 @@ pub mod exit;
 pub mod log;
 pub mod req;
 pub mod time;
-#[cfg(ngx_feature = "http_ssl")]
+#[cfg_attr(not(ngx_feature = "http_ssl"), path = "api/no_tls.rs")]
 pub mod tls;
 pub mod var;
 
@@ -102,11 +102,8 @@ pub static EXPORTS: &[Export] = exports![
     time::ngx_http_lua_ffi_now,
     time::ngx_http_lua_ffi_time,
     time::ngx_http_lua_ffi_update_time,
-    #[cfg(ngx_feature = "http_ssl")]
     tls::ngx_http_lua_ffi_balancer_set_ssl_cert,
-    #[cfg(ngx_feature = "http_ssl")]
     tls::ngx_http_lua_ffi_balancer_set_ssl_trusted,
-    #[cfg(ngx_feature = "http_ssl")]
     tls::ngx_http_lua_ffi_balancer_set_ssl_verify,
     var::ngx_http_lua_ffi_var_get,
     var::ngx_http_lua_ffi_var_set,

@@ -11,12 +11,14 @@ pub mod variable;
 use core::cell::{Cell, OnceCell, RefCell};
 use core::ffi::{c_char, c_void};
 use core::ptr;
+#[cfg(ngx_feature = "http_ssl")]
 use std::collections::HashMap;
 
 use ngx::ffi::{ngx_conf_t, ngx_int_t, ngx_process, NGX_PROCESS_SIGNALLER};
 #[cfg(ngx_feature = "http_ssl")]
 use ngx::http::HttpModuleLocationConf;
 use ngx::http::{HttpModuleMainConf, HttpModuleServerConf};
+#[cfg(ngx_feature = "http_ssl")]
 use rustc_hash::FxBuildHasher;
 
 use crate::balancer::addresses::Addresses;

@@ -8,6 +8,7 @@ impl PeerData {
     /// Puts the settings of this try in place: timeouts, and the TLS name that Lua gave. Comes
     /// after everybody who tells locations apart by their settings.
     pub fn borrow_settings(&self) {
+        #[cfg_attr(not(ngx_feature = "http_ssl"), allow(unused_mut))]
         let mut changes = self.changes.get();
         #[cfg(ngx_feature = "http_ssl")]
         if let Some(peer) = self.chosen.get().filter(|p| p.host.len > 0) {
