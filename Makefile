@@ -17,8 +17,8 @@ all: setup-build ## the release module (the default)
 	@scripts/build-module
 
 # One apt call for all of a target's needs, before anything is built.
-.PHONY: setup-build setup-demo setup-test setup-trace
-setup-build setup-demo setup-test setup-trace:
+.PHONY: setup-build setup-demo setup-test setup-trace setup-valgrind
+setup-build setup-demo setup-test setup-trace setup-valgrind:
 	@scripts/setup $(@:setup-%=%)
 
 .PHONY: demo
@@ -71,6 +71,10 @@ trace: setup-trace all ## the road of a request under gdb
 .PHONY: test-trace
 test-trace: setup-trace all ## the road is the one that docs/internals.md shows
 	@scripts/test-trace
+
+.PHONY: valgrind
+valgrind: setup-valgrind all ## the balancer, pool and session tests under memcheck; T=t/foo.t: that file only
+	@scripts/valgrind $(T)
 
 .PHONY: install
 install: ## the module into its nginx's modules folder (MODULES_DIR, DESTDIR)

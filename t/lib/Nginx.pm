@@ -31,10 +31,13 @@ sub port {
     return $ENV{"TEST_NGINX_P$n"} // die "no port $n: run the tests with make test\n";
 }
 
+# How many seconds anything may take.
+our $patience = $ENV{TEST_NGINX_PATIENCE} || 15;
+
 # Asks until the answer is true, and returns it; gives up after some seconds with a false one.
 sub poll(&) {
     my ($condition) = @_;
-    my $until = time + 15;
+    my $until = time + $patience;
     while (time < $until) {
         my $answer = $condition->();
         return $answer if $answer;

@@ -70,7 +70,7 @@ sub shaken {
         my ($path, @headers) = ref $_ ? @$_ : $_;
         # A handshake that hangs must not hang the test.
         local $SIG{ALRM} = sub { die "no answer to $path\n" };
-        alarm 30;
+        alarm 2 * $Nginx::patience;
         my $answer = $nginx->get($path, port(0), @headers);
         alarm 0;
         $answer->{saw} = { $answer->{body} =~ /(\w+)=(\S*)/g };
