@@ -36,7 +36,7 @@ test-all: ## the tests on stock, trixie, sid and 1.28.3, and the trace
 
 .PHONY: soak
 soak: setup-test all ## t/soak.t at length: SOAK requests in each way to keep connections
-	@SOAK=$${SOAK:-100000} scripts/run-tests t/soak.t
+	@SOAK=$${SOAK:-100000} TEST_NGINX_FILE_SECONDS=3600 scripts/run-tests t/soak.t
 
 .PHONY: unittest
 unittest: setup-build ## the Rust unit tests
