@@ -125,8 +125,6 @@ server {
     listen 127.0.0.1:${\port(0)};
     proxy_http_version 1.1;
     proxy_set_header Connection "";
-    # Round robin offers the one session of a peer to all: what is asked here is the connections.
-    proxy_ssl_session_reuse off;
     $theme->{locations}
 }
 EOC

@@ -152,16 +152,16 @@ impl PeerData {
         self.return_settings();
         self.declined_in_a_row.set(0);
         self.last_state.set(state);
+        #[cfg(ngx_feature = "http_ssl")]
+        if self.upstream.ssl() {
+            self.end_tls(pc, state & FAILED != 0);
+        }
         let Some(peer) = self.chosen.get() else {
             if self.balancer.has_inner_pool() {
                 self.note_for_inner(pc);
             }
             return self.original.free(pc, state);
         };
-        #[cfg(ngx_feature = "http_ssl")]
-        if self.upstream.ssl() {
-            self.end_tls(pc, state & FAILED != 0);
-        }
         self.count_try(pc, state);
         if let Some((idle, keepalive)) = self.own_pool() {
             idle.save(self, &peer, keepalive, pc, state);

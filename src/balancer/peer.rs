@@ -31,13 +31,12 @@ pub struct Chosen {
 impl Chosen {
     /// The address, for debug lines.
     pub fn address_text(&self) -> String {
-        // SAFETY: the name lives as long as the request.
-        String::from_utf8_lossy(unsafe { bytes(*self.address.name) }).into_owned()
+        addr::text_of(&self.address)
     }
 
     /// The name, for debug lines.
     pub fn host_text(&self) -> String {
-        // SAFETY: as above.
+        // SAFETY: the name lives as long as the request.
         String::from_utf8_lossy(unsafe { bytes(self.host) }).into_owned()
     }
 }
@@ -177,11 +176,6 @@ impl PeerData {
     #[cfg(ngx_feature = "http_ssl")]
     pub fn pems(&self) -> &Pems {
         &self.balancer.main.pems
-    }
-
-    /// The hooks of who balanced before us.
-    pub fn original(&self) -> &Hooks {
-        &self.original
     }
 
     /// Makes a peer of what Lua names. `port` counts where `text` has none.

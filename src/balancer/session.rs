@@ -1,4 +1,7 @@
-//! TLS sessions of peers that Lua chooses: what is offered, what is kept, and for whom.
+//! TLS sessions of peers: what is offered, what is kept, and for whom.
+//!
+//! That goes for peers of `server` lines too, which Lua left to round robin: it would offer one
+//! session a line to whatever location asks.
 //!
 //! nginx asks once a connection for a session to offer, before the handshake, and hands over each
 //! one that the peer gives, which with TLS 1.3 is after it.
@@ -9,19 +12,19 @@ use ngx::ffi::{ngx_int_t, ngx_peer_connection_t};
 
 use super::ctx::RequestCtx;
 use super::hooks::arguments;
-use super::peer::{Chosen, PeerData};
+use super::peer::PeerData;
 use crate::conf::MainConf;
 use crate::guard::{guard, quiet};
 use crate::log::{debug, log};
 use crate::nginx::addr;
-use crate::nginx::peer::Peer;
+use crate::nginx::peer::{Address, Peer};
 use crate::nginx::shm::Miss;
 use crate::nginx::tls::{Session, Tls};
 use crate::nginx::upstream::{ERROR, OK};
 
 impl PeerData {
     /// Readies the TLS of a connection that is to be opened.
-    fn set_session(&self, pc: Peer, peer: &Chosen) -> ngx_int_t {
+    fn set_session(&self, pc: Peer, address: &Address) -> ngx_int_t {
         let Some(tls) = pc.connection().and_then(Tls::of) else { return OK };
         if !self.tls.get().apply(tls) {
             if let Some(log) = pc.log() {
@@ -32,12 +35,12 @@ impl PeerData {
         if !self.reuses_sessions() {
             return OK;
         }
-        let Some(identity) = self.write_session_identity(tls, peer) else { return OK };
+        let Some(identity) = self.write_session_identity(tls, address) else { return OK };
         self.session_identity.set(identity);
 
         let session = self.balancer.main.session(identity, pc);
         if let Some(log) = pc.log().filter(|log| log.debugs_http()) {
-            let host = peer.address_text();
+            let host = addr::text_of(address);
             let what = if session.is_some() { "offering a session" } else { "no session" };
             debug!(log, "lua balancer: ssl {what}, host: {host}");
         }
@@ -93,7 +96,7 @@ impl PeerData {
 
     /// What a session is made under. Unlike a connection's identity it means the same in every
     /// worker, and after a reload.
-    fn write_session_identity(&self, tls: Tls, peer: &Chosen) -> Option<&'static [u8]> {
+    fn write_session_identity(&self, tls: Tls, address: &Address) -> Option<&'static [u8]> {
         let main = self.balancer.main;
         let fingerprint = main.fingerprint(tls.context())?;
         let verify = self.verifies();
@@ -105,7 +108,7 @@ impl PeerData {
         identity.text(if verify { self.upstream.name_to_verify() } else { &[] });
         identity.number(verify.into());
         self.tls.get().write_session_identity(&mut identity);
-        identity.text(addr::unmarked(&peer.address));
+        identity.text(addr::unmarked(address));
         self.request.pool()?.alloc_slice(identity.bytes())
     }
 }
@@ -175,10 +178,7 @@ pub unsafe extern "C" fn ngx_http_lua_balancer_set_session(
     guard(ERROR, || {
         // SAFETY: the caller's promise.
         let Some((pc, peer)) = (unsafe { arguments(pc, data) }) else { return ERROR };
-        match peer.chosen() {
-            Some(chosen) => peer.set_session(pc, &chosen),
-            None => peer.original().set_session(pc),
-        }
+        pc.address().map_or(ERROR, |address| peer.set_session(pc, &address))
     })
 }
 
@@ -194,9 +194,6 @@ pub unsafe extern "C" fn ngx_http_lua_balancer_save_session(
     quiet(|| {
         // SAFETY: the caller's promise.
         let Some((pc, peer)) = (unsafe { arguments(pc, data) }) else { return };
-        match peer.chosen() {
-            Some(_) => peer.save_session(pc),
-            None => peer.original().save_session(pc),
-        }
+        peer.save_session(pc);
     });
 }

@@ -76,6 +76,16 @@ fn end_of_path(address: &Address) -> Option<usize> {
     (end + MARK <= bytes.len()).then_some(end)
 }
 
+/// The text of an address, for debug lines.
+pub fn text_of(address: &Address) -> String {
+    // SAFETY: the name lives as long as the request.
+    let name = unsafe { address.name.as_ref() };
+    // SAFETY: as above.
+    name.map_or_else(String::new, |name| {
+        String::from_utf8_lossy(unsafe { bytes(*name) }).into_owned()
+    })
+}
+
 /// The bytes of a request's own address that name a peer, without a mark.
 pub fn unmarked(address: &Address) -> &'static [u8] {
     // SAFETY: the address lives as long as the request and is as long as it says.
