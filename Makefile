@@ -17,8 +17,8 @@ all: setup-build ## the release module (the default)
 	@scripts/build-module
 
 # One apt call for all of a target's needs, before anything is built.
-.PHONY: setup-build setup-demo setup-test setup-trace setup-valgrind
-setup-build setup-demo setup-test setup-trace setup-valgrind:
+.PHONY: setup-build setup-demo setup-test setup-trace setup-valgrind setup-bench
+setup-build setup-demo setup-test setup-trace setup-valgrind setup-bench:
 	@scripts/setup $(@:setup-%=%)
 
 .PHONY: demo
@@ -75,6 +75,14 @@ test-trace: setup-trace all ## the road is the one that docs/internals.md shows
 .PHONY: valgrind
 valgrind: setup-valgrind all ## the balancer, pool and session tests under memcheck; T=t/foo.t: that file only
 	@scripts/valgrind $(T)
+
+.PHONY: bench
+bench: setup-bench all ## speed, against plain nginx and lua-nginx-module, into bench/results
+	@bench/run
+
+.PHONY: bench-instructions
+bench-instructions: setup-bench all ## instructions a request, against those that were kept
+	@bench/run instructions
 
 .PHONY: install
 install: ## the module into its nginx's modules folder (MODULES_DIR, DESTDIR)

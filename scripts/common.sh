@@ -8,6 +8,7 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 BUILD=$ROOT/build
 NAME=ngx_http_lua_balancer_module
 NGINX_DEV=${NGINX_DEV:-/usr/share/nginx/src}    # where Debian's nginx-dev puts its tree
+LUA_NGINX_MODULE=/usr/lib/nginx/modules/ngx_http_lua_module.so    # where Debian puts it
 DEBIAN_MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 NGINX_SRC_CRATE='=1.28.5'                       # crate nginx-src, carries nginx 1.28.3
 RUST_MIN=88                                     # mlua 0.12 needs Rust 1.88

@@ -1,0 +1,102 @@
+#!/usr/bin/perl
+# Runs the scenarios; started by bench/run.
+use strict;
+use warnings;
+use Bench::Count;
+use Bench::Load;
+use Bench::Nginx;
+use Bench::Proc;
+use Bench::Recorded;
+use Bench::Report;
+use Bench::Scenarios;
+use Bench::Special;
+use Bench::Stats;
+
+$| = 1;
+binmode STDOUT, ":utf8";
+$SIG{INT} = $SIG{TERM} = sub { exit 1 };
+
+my $what = shift;
+my $rounds = $ENV{BENCH_ROUNDS} // 5;
+my $seconds = $ENV{BENCH_SECONDS} // 3;
+my %wanted = map { $_ => 1 } split /,/, $ENV{BENCH} // '';
+my @scenarios = grep { !%wanted || $wanted{$_->{name}} } Bench::Scenarios::all();
+
+sub say_line { print "==> @_\n" }
+
+# Each variant that can take part does `body`; what one dies of is told of it.
+sub each_variant {
+    my ($scenario, $results, $body) = @_;
+    for my $variant (@Bench::Scenarios::VARIANTS) {
+        my $result = $results->{$variant} //= {};
+        next if $result->{failed} || $result->{lacks};
+        if (my $lacks = Bench::Scenarios::lacks($scenario, $variant)) {
+            $result->{lacks} = $lacks;
+            next;
+        }
+        eval { $body->($variant, $result); 1 } or chomp($result->{failed} = $@);
+    }
+}
+
+sub count {
+    my ($scenario, $results, $few, $many, $counts) = @_;
+    each_variant($scenario, $results, sub {
+        my ($variant, $result) = @_;
+        @$result{qw(instructions steady)} = instructions($scenario, $variant, $few, $many, $counts);
+    });
+}
+
+sub load {
+    my ($scenario, $results) = @_;
+    my $back = Bench::Scenarios::back($scenario);
+    for my $round (1 .. $rounds) {
+        each_variant($scenario, $results, sub {
+            my ($variant, $result) = @_;
+            my $front = Bench::Scenarios::front($scenario, $variant)->start;
+            warm_up($scenario, $front);
+            if ($scenario->{tls}) {
+                my (undef, $reused) = Bench::Client::requests($front->{port}, 100, 'X-Reused');
+                push @{ $result->{resumed} }, $reused->{r} // 0;
+            }
+            my $timed = timed($scenario, $front, $back, $seconds);
+            push @{ $result->{$_} }, $timed->{$_} for keys %$timed;
+        });
+    }
+}
+
+sub all {
+    my $report = Bench::Report->new($rounds, $seconds, others());
+    say_line("nginx/$ENV{BENCH_VERSION}: $rounds rounds of $seconds s; $report->{others}");
+    for my $scenario (@scenarios) {
+        say_line($scenario->{title});
+        my %results;
+        if ($scenario->{special}) {
+            Bench::Special::run($scenario, \%results, $rounds, \&each_variant);
+        }
+        else {
+            if ($scenario->{count}) {
+                my $back = Bench::Scenarios::back($scenario);
+                count($scenario, \%results, 2000, 6000, 3);
+            }
+            load($scenario, \%results) if $scenario->{load};
+        }
+        $report->add($scenario, \%results);
+    }
+    $report->write if !%wanted;
+    return $report->failures ? 1 : 0;
+}
+
+sub count_only {
+    my $recorded = Bench::Recorded->new;
+    my $failed = 0;
+    for my $scenario (grep { $_->{count} } @scenarios) {
+        my $back = Bench::Scenarios::back($scenario);
+        my %results;
+        count($scenario, \%results, 2000, 6000, 1);
+        $failed |= $recorded->compare($scenario, \%results);
+    }
+    $recorded->write if $ENV{BENCH_RECORD};
+    return $failed;
+}
+
+exit($what eq 'instructions' ? count_only() : all());
