@@ -79,11 +79,8 @@ fn end_of_path(address: &Address) -> Option<usize> {
 /// The text of an address, for debug lines.
 pub fn text_of(address: &Address) -> String {
     // SAFETY: the name lives as long as the request.
-    let name = unsafe { address.name.as_ref() };
-    // SAFETY: as above.
-    name.map_or_else(String::new, |name| {
-        String::from_utf8_lossy(unsafe { bytes(*name) }).into_owned()
-    })
+    let name = unsafe { address.name.as_ref().map_or(&b""[..], |name| bytes(*name)) };
+    String::from_utf8_lossy(name).into_owned()
 }
 
 /// The bytes of a request's own address that name a peer, without a mark.

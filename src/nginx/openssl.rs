@@ -9,6 +9,7 @@ use ngx::ffi::{EVP_PKEY, SSL_CTX, SSL_SESSION, X509, X509_STORE};
 macro_rules! optional {
     ($($name:ident: fn($($arg:ty),*) $(-> $result:ty)?;)+) => {
         $(
+            #[doc = concat!("`", stringify!($name), "`, where this OpenSSL has it.")]
             #[allow(non_snake_case)]
             pub fn $name() -> Option<unsafe extern "C" fn($($arg),*) $(-> $result)?> {
                 const NAME: &CStr = match CStr::from_bytes_with_nul(
