@@ -46,25 +46,22 @@ impl<T, const MAX: usize> Addresses<T, MAX> {
         parse: impl FnOnce() -> Result<T, E>,
     ) -> Result<&T, E> {
         let hash = hash(text, port);
-        // Two look-ups on a miss: the borrow of a hit cannot be returned before the insertion.
-        if self.table.find(hash, |e| e.port == port && *e.text == *text).is_none() {
-            let value = parse()?;
-            self.insert(hash, Entry { text: text.into(), port, value });
-        }
-        match self.table.find(hash, |e| e.port == port && *e.text == *text) {
-            Some(entry) => Ok(&entry.value),
-            None => unreachable!("the entry has just been found or put there"),
-        }
+        let absent = match self.table.find_entry(hash, |e| e.port == port && *e.text == *text) {
+            Ok(entry) => return Ok(&entry.into_mut().value),
+            Err(absent) => absent,
+        };
+        let value = parse()?;
+        Ok(Self::insert(absent.into_table(), hash, Entry { text: text.into(), port, value }))
     }
 
     #[cold]
-    fn insert(&mut self, of: u64, entry: Entry<T>) {
+    fn insert(table: &mut HashTable<Entry<T>>, of: u64, entry: Entry<T>) -> &T {
         // Whoever names this many addresses names new ones all the time: which of them comes back
         // cannot be told, and starting afresh keeps both memory and the path of a hit small.
-        if self.table.len() >= MAX {
-            self.table.clear();
+        if table.len() >= MAX {
+            table.clear();
         }
-        self.table.insert_unique(of, entry, |e| hash(&e.text, e.port));
+        &table.insert_unique(of, entry, |e| hash(&e.text, e.port)).into_mut().value
     }
 }
 
