@@ -26,7 +26,8 @@ pub fn run(
     // SAFETY: the state is live; the registry holds a function under `reference`, and pcall
     // catches whatever it raises.
     let status = unsafe {
-        ffi::lua_rawgeti(state, ffi::LUA_REGISTRYINDEX, reference.into());
+        // lua_rawgeti without the underscore is mlua's own, which asks for the type, too.
+        ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, reference);
         ffi::lua_pcall(state, 0, 0, vm.handler)
     };
     drop(scope);
