@@ -6,6 +6,7 @@ use Bench::Count;
 use Bench::Load;
 use Bench::Nginx;
 use Bench::Proc;
+use Bench::Profile;
 use Bench::Recorded;
 use Bench::Report;
 use Bench::Scenarios;
@@ -92,11 +93,23 @@ sub count_only {
     for my $scenario (grep { $_->{count} } @scenarios) {
         my $back = Bench::Scenarios::back($scenario);
         my %results;
-        count($scenario, \%results, 2000, 6000, 1);
+        count($scenario, \%results, 2000, 6000, 2);
         $failed |= $recorded->compare($scenario, \%results);
     }
     $recorded->write if $ENV{BENCH_RECORD};
     return $failed;
 }
 
-exit($what eq 'instructions' ? count_only() : all());
+# Of one scenario: BENCH, or the first.
+sub profile {
+    my ($scenario) = grep { $_->{count} } @scenarios;
+    my $back = Bench::Scenarios::back($scenario);
+    my %results;
+    count($scenario, \%results, 2000, 6000, 1);
+    say_line("$scenario->{title}, nginx/$ENV{BENCH_VERSION}");
+    Bench::Profile::run($scenario, 2000, 6000);
+    return 0;
+}
+
+my %do = (all => \&all, instructions => \&count_only, profile => \&profile);
+exit(($do{$what} // die "run [all|instructions|profile]\n")->());

@@ -42,7 +42,7 @@ scenario keepalive => 'keepalive, three peers', count => 1, load => 1,
 
 scenario enable_keepalive => 'enable_keepalive(), three peers', count => 1, load => 1, lacks => $old_peer,
     native => servers(@three_peers) . $keepalive,
-    lua => block('choose_kept'), peers => \@three_peers;
+    lua => block('choose_kept') . "        balancer_keepalive 64;\n", peers => \@three_peers;
 
 scenario retry => 'retry: the first peer refuses, the second answers', count => 1, load => 1, answers => 1,
     # nginx logs each refusal.
