@@ -4,12 +4,12 @@
 //! is ours until the brace that closes the block.
 
 use super::lex::Lexer;
-use crate::nginx::conf::{Conf, NoByte};
+use crate::nginx::conf::{Conf, NoBytes};
 
 /// A block of Lua as it stands in the file.
 pub struct Block {
     /// All between the braces, unchanged.
-    pub source: Vec<u8>,
+    pub source: Box<[u8]>,
     /// The line of the opening brace: line 1 of the chunk.
     pub line: usize,
 }
@@ -21,28 +21,30 @@ pub fn read(cf: Conf) -> Result<Block, String> {
     let mut lexer = Lexer::new();
 
     loop {
-        let byte = match cf.next_byte() {
-            Ok(byte) => byte,
-            Err(NoByte::End) => {
+        let ended = cf.read(|bytes| {
+            let end = lexer.find_end(bytes);
+            source.extend_from_slice(&bytes[..end.unwrap_or(bytes.len())]);
+            (end.map_or(bytes.len(), |end| end + 1), end.is_some())
+        });
+        match ended {
+            Ok(true) => return Ok(Block { source: source.into(), line }),
+            Ok(false) => (),
+            Err(NoBytes::End) => {
                 return Err(format!(
                     "unexpected end of file, expecting \"}}\" that closes the \"{}\" block of \
                      line {line}",
                     cf.directive()
                 ));
             }
-            Err(NoByte::NoFile) => {
+            Err(NoBytes::NoFile) => {
                 return Err(format!(
                     "\"{}\" needs a configuration file: it cannot be given by \"-g\"",
                     cf.directive()
                 ));
             }
-            Err(NoByte::Unreadable) => {
+            Err(NoBytes::Unreadable) => {
                 return Err(format!("the \"{}\" block cannot be read", cf.directive()));
             }
-        };
-        if lexer.push(byte) {
-            return Ok(Block { source, line });
         }
-        source.push(byte);
     }
 }

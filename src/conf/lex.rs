@@ -5,8 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-/// A scanner that is fed the block byte by byte, so that it does not matter where the reader's
-/// buffer ends.
+/// A scanner that is fed the block piece by piece, wherever the reader's buffer happens to end.
 pub struct Lexer {
     depth: usize,
     state: State,
@@ -42,6 +41,43 @@ enum State {
     },
 }
 
+impl State {
+    /// The bit in [`TELLING`] that stands for the state; a state that has none is left by any byte.
+    #[inline]
+    fn bit(self) -> u8 {
+        match self {
+            State::Code => CODE,
+            State::LineComment => LINE_COMMENT,
+            State::Long { .. } => LONG,
+            State::Quoted { .. } => QUOTED,
+            _ => ANY,
+        }
+    }
+}
+
+const CODE: u8 = 1;
+const LINE_COMMENT: u8 = 2;
+const LONG: u8 = 4;
+const QUOTED: u8 = 8;
+const ANY: u8 = 16;
+
+/// In which states a byte tells something. Most bytes tell nothing and are passed over.
+static TELLING: [u8; 256] = {
+    let table = telling([ANY; 256], b"-[{}\"'", CODE);
+    let table = telling(table, b"\n", LINE_COMMENT);
+    let table = telling(table, b"]", LONG);
+    telling(table, b"\\\"'\n", QUOTED)
+};
+
+const fn telling(mut table: [u8; 256], bytes: &[u8], state: u8) -> [u8; 256] {
+    let mut n = 0;
+    while n < bytes.len() {
+        table[bytes[n] as usize] |= state;
+        n += 1;
+    }
+    table
+}
+
 impl Default for Lexer {
     fn default() -> Self {
         Self::new()
@@ -54,8 +90,21 @@ impl Lexer {
         Lexer { depth: 1, state: State::Code }
     }
 
+    /// Takes the next piece. Returns where in it the brace is that closes the block; what comes
+    /// after that is not looked at.
+    pub fn find_end(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        loop {
+            at += bytes[at..].iter().position(|b| TELLING[*b as usize] & self.state.bit() != 0)?;
+            if self.push(bytes[at]) {
+                return Some(at);
+            }
+            at += 1;
+        }
+    }
+
     /// Takes the next byte; true when it is the brace that closes the block.
-    pub fn push(&mut self, byte: u8) -> bool {
+    fn push(&mut self, byte: u8) -> bool {
         use State::*;
 
         self.state = match (self.state, byte) {
@@ -108,9 +157,15 @@ mod tests {
 
     /// The block in `text`, without its closing brace.
     fn block(text: &str) -> Option<&str> {
-        let mut lexer = Lexer::new();
-        let end = text.bytes().position(|b| lexer.push(b))?;
-        Some(&text[..end])
+        let end = Lexer::new().find_end(text.as_bytes());
+        // Wherever the reader's buffer ends, the block ends in the same place.
+        for cut in 0..text.len() {
+            let mut lexer = Lexer::new();
+            let (first, second) = text.as_bytes().split_at(cut);
+            let cut_end = lexer.find_end(first);
+            assert_eq!(cut_end.or_else(|| lexer.find_end(second).map(|n| cut + n)), end);
+        }
+        Some(&text[..end?])
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub struct Chunk {
 
 #[derive(Debug)]
 enum Source {
-    Inline(Vec<u8>),
+    Inline(Box<[u8]>),
     File(Vec<u8>),
 }
 
@@ -52,7 +52,7 @@ pub struct LoadError {
 
 impl Chunk {
     /// A block of `directive` (`balancer_by_lua`) that starts on a line of a configuration file.
-    pub fn inline(directive: &str, file: &str, line: usize, source: Vec<u8>) -> Self {
+    pub fn inline(directive: &str, file: &str, line: usize, source: Box<[u8]>) -> Self {
         Chunk { name: inline_name(directive, file, line), line, source: Source::Inline(source) }
     }
 

@@ -2,6 +2,7 @@
 
 use core::ffi::{c_char, c_void, CStr};
 use core::ptr::NonNull;
+use core::slice;
 
 use ngx::ffi::{
     ngx_conf_file_t, ngx_conf_log_error, ngx_conf_t, ngx_get_full_name, ngx_module_t,
@@ -136,26 +137,28 @@ impl Conf {
         }
     }
 
-    /// The next byte of the file, read on when the buffer is used up, as `ngx_conf_read_token`
-    /// does it; what is read shows up in `nginx -T`.
-    pub fn next_byte(self) -> Result<u8, NoByte> {
-        let file = self.file().ok_or(NoByte::NoFile)?.as_ptr();
+    /// Shows `take` what has been read of the file and not been used; it says how many bytes of
+    /// that it uses, and its result. When nothing is left, the file is read on as
+    /// `ngx_conf_read_token` does it, and what is read shows up in `nginx -T`.
+    pub fn read<R>(self, take: impl FnOnce(&[u8]) -> (usize, R)) -> Result<R, NoBytes> {
+        let file = self.file().ok_or(NoBytes::NoFile)?.as_ptr();
         // SAFETY: conf_file and its buffer are live while the file is read, and pos..last lies in
-        // the buffer.
+        // the buffer, which nobody changes while `take` looks at it: nginx is waiting for us.
         unsafe {
             let buffer = (*file).buffer;
             if buffer.is_null() {
-                return Err(NoByte::NoFile);
+                return Err(NoBytes::NoFile);
             }
             if (*buffer).pos >= (*buffer).last {
                 refill(file)?;
             }
-            let byte = *(*buffer).pos;
-            (*buffer).pos = (*buffer).pos.add(1);
-            if byte == b'\n' {
-                (*file).line += 1;
-            }
-            Ok(byte)
+            let len = (*buffer).last.offset_from((*buffer).pos) as usize;
+            let bytes = slice::from_raw_parts((*buffer).pos, len);
+            let (used, result) = take(bytes);
+            let used = &bytes[..used.min(len)];
+            (*buffer).pos = (*buffer).pos.add(used.len());
+            (*file).line += used.iter().filter(|b| **b == b'\n').count();
+            Ok(result)
         }
     }
 
@@ -208,8 +211,8 @@ pub fn module_name(module: &ngx_module_t) -> &'static [u8] {
     unsafe { CStr::from_ptr(module.name) }.to_bytes()
 }
 
-/// Why [`Conf::next_byte`] has none.
-pub enum NoByte {
+/// Why [`Conf::read`] has nothing to show.
+pub enum NoBytes {
     /// The configuration does not come from a file (`-g`).
     NoFile,
     /// The file ends here.
@@ -222,22 +225,22 @@ pub enum NoByte {
 ///
 /// # Safety
 /// `file` and its buffer are live, and the buffer is used up.
-unsafe fn refill(file: *mut ngx_conf_file_t) -> Result<(), NoByte> {
+unsafe fn refill(file: *mut ngx_conf_file_t) -> Result<(), NoBytes> {
     // SAFETY: the caller's promise. The dump is as large as the file, so that all of it fits.
     unsafe {
         if (*file).file.fd < 0 {
-            return Err(NoByte::NoFile);
+            return Err(NoBytes::NoFile);
         }
         let buffer = (*file).buffer;
         let left = (*file).file.info.st_size - (*file).file.offset;
         if left <= 0 {
-            return Err(NoByte::End);
+            return Err(NoBytes::End);
         }
         let size = (left as usize).min((*buffer).end.offset_from((*buffer).start) as usize);
         let offset = (*file).file.offset;
         let read = ngx_read_file(&raw mut (*file).file, (*buffer).start, size, offset);
         if read <= 0 {
-            return Err(NoByte::Unreadable);
+            return Err(NoBytes::Unreadable);
         }
         (*buffer).pos = (*buffer).start;
         (*buffer).last = (*buffer).start.add(read as usize);
