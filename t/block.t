@@ -47,6 +47,8 @@ while (my ($name, $lua) = splice @blocks, 0, 2) {
     answers("a block with $name", serve($lua =~ s/SET/$set/r));
 }
 answers('a block with CRLF', serve("\r\n-- }\r\n$set\r\n"));
+answers('an escaped CRLF', serve("\r\nlocal s = 'a\\\r\n}' assert(#s == 3)\r\n$set\r\n"));
+answers('a comment that ends with CR', serve("\r-- it's }\rlocal t = {}\r$set\r"));
 
 # nginx reads its files 4096 bytes at a time: the block may be longer, and the end of a buffer may
 # fall on any byte of it.
@@ -208,6 +210,9 @@ __DATA__
 === an escaped line break
  local s = 'a\
 }' assert(#s == 3) SET 
+=== a line break that is skipped
+ local s = 'a\z
+    } "' assert(s == 'a} "') SET 
 === quotes in the other quotes
  local s = "'}" .. '"}' assert(#s == 4) SET 
 === a long bracket

@@ -1,7 +1,8 @@
 //! Where a block of Lua ends in an nginx configuration file.
 //!
-//! Follows Lua 5.1's lexical rules (reference manual, section 2.1) only as far as they hide a
-//! brace: strings, long brackets and comments. Everything else is for the Lua compiler to judge.
+//! Follows LuaJIT's lexical rules (Lua 5.1's reference manual, section 2.1, and `\z` of Lua 5.2)
+//! only as far as they hide a brace: strings, long brackets and comments. A carriage return ends a
+//! line as a line feed does. Everything else is for the Lua compiler to judge.
 
 #![forbid(unsafe_code)]
 
@@ -37,6 +38,15 @@ enum State {
         quote: u8,
     },
     Escaped {
+        quote: u8,
+    },
+    /// A string goes on behind `\` and this byte of a line break; a break may have two.
+    EscapedBreak {
+        quote: u8,
+        first: u8,
+    },
+    /// White space behind `\z`.
+    Skipped {
         quote: u8,
     },
 }
@@ -110,12 +120,12 @@ impl Lexer {
         self.state = match (self.state, byte) {
             (Dash, b'-') => Comment,
             (Comment, b'[') => Opening { level: 0, comment: true },
-            (Comment | LineComment, b'\n') => Code,
+            (Comment | LineComment, b'\n' | b'\r') => Code,
             (Comment | LineComment, _) => LineComment,
 
             (Opening { level, comment }, b'=') => Opening { level: level + 1, comment },
             (Opening { level, .. }, b'[') => Long { level },
-            (Opening { comment: true, .. }, b'\n') => Code,
+            (Opening { comment: true, .. }, b'\n' | b'\r') => Code,
             (Opening { comment: true, .. }, _) => LineComment,
 
             (Long { level }, b']') => Closing { level, seen: 0 },
@@ -125,11 +135,19 @@ impl Lexer {
             (Closing { level, seen }, b'=') => Closing { level, seen: seen + 1 },
             (Closing { level, .. }, _) => Long { level },
 
-            (Quoted { quote }, b'\\') => Escaped { quote },
-            (Quoted { quote }, b) if b == quote => Code,
-            // Lua ends an unfinished string here too: its compiler then names the line.
-            (Quoted { .. }, b'\n') => Code,
-            (Quoted { quote } | Escaped { quote }, _) => Quoted { quote },
+            (Escaped { quote }, first @ (b'\n' | b'\r')) => EscapedBreak { quote, first },
+            (EscapedBreak { quote, first: b'\r' }, b'\n') => Quoted { quote },
+            (EscapedBreak { quote, first: b'\n' }, b'\r') => Quoted { quote },
+            (Escaped { quote }, b'z') => Skipped { quote },
+            (Skipped { quote }, b' ' | b'\t'..=b'\r') => Skipped { quote },
+            (Escaped { quote }, _) => Quoted { quote },
+            (Quoted { quote } | EscapedBreak { quote, .. } | Skipped { quote }, b) => match b {
+                b'\\' => Escaped { quote },
+                // Lua ends an unfinished string here too: its compiler then names the line.
+                b'\n' | b'\r' => Code,
+                b if b == quote => Code,
+                _ => Quoted { quote },
+            },
 
             (Code | Dash | Opening { comment: false, .. }, b) => match b {
                 b'-' => Dash,
@@ -187,6 +205,13 @@ mod tests {
             "a = [==[}]]}]=]}]==]",
             "a = [=[]]==]}]=]",
             "a = '\\\n}'",
+            "a = '\\\r\n}'",
+            "a = '\\\n\r}'",
+            "a = '\\\r}'",
+            "a = '\\z \t\r\n\n  }'",
+            "a = '\\z\\z\n\\z\n}'",
+            "a = '\\z' b = '}'",
+            r#"a = "\u{7D}}""#,
         ] {
             assert_eq!(block(&format!("{inside} }}")), Some(format!("{inside} ").as_str()));
         }
@@ -209,7 +234,18 @@ mod tests {
     }
 
     #[test]
+    fn a_carriage_return_ends_a_line() {
+        assert_eq!(block("-- }\r a }"), Some("-- }\r a "));
+        assert_eq!(block("--\r a }"), Some("--\r a "));
+        assert_eq!(block("--[=\r a }"), Some("--[=\r a "));
+        assert_eq!(block("-- }\r\n a }\r\n"), Some("-- }\r\n a "));
+    }
+
+    #[test]
     fn an_unfinished_string_ends_with_its_line() {
         assert_eq!(block("a = \"}\n }"), Some("a = \"}\n "));
+        assert_eq!(block("a = \"}\r }"), Some("a = \"}\r "));
+        assert_eq!(block("a = '\\\n\n }"), Some("a = '\\\n\n "));
+        assert_eq!(block("a = '\\\n\r\n }"), Some("a = '\\\n\r\n "));
     }
 }
