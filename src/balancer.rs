@@ -82,12 +82,12 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// The balancer of a block, with its chunk compiled.
-    pub fn new(main: &'static MainConf, chunk: Chunk, loaded: Loaded) -> Self {
+    /// The balancer of a block, whose chunk may have been compiled.
+    pub fn new(main: &'static MainConf, chunk: Chunk, loaded: Option<Loaded>) -> Self {
         Balancer {
             main,
             chunk,
-            loaded: OnceCell::from(loaded),
+            loaded: loaded.map_or_else(OnceCell::new, OnceCell::from),
             placeholder_only: Cell::new(false),
             idle: OnceCell::new(),
             plain: Cell::new(None),
@@ -100,13 +100,22 @@ impl Balancer {
         }
     }
 
-    /// Where the compiled chunk is; `None` when each request compiles its own.
+    /// Where the compiled chunk is; `None` before its first run, and when each request compiles
+    /// its own.
     #[inline]
     fn loaded(&self) -> Option<(&'static Vm, c_int)> {
         if !self.main.code_cache() {
             return None;
         }
         Some((self.main.vm()?, self.loaded.get()?.reference()))
+    }
+
+    /// Compiles the chunk for its first run.
+    #[cold]
+    fn load(&self) -> Result<(&'static Vm, c_int), String> {
+        let vm = self.main.vm().ok_or("no Lua VM")?;
+        let loaded = self.chunk.load(vm).map_err(|e| e.message)?;
+        Ok((vm, self.loaded.get_or_init(|| loaded).reference()))
     }
 
     /// Makes the balancer the one of its block. nginx calls us back when all is read.

@@ -140,6 +140,12 @@ impl MainConf {
         chunk.load(vm)
     }
 
+    /// Sees to it that a chunk compiles in the cycle's VM, which is there from now on.
+    fn check(&self, chunk: &Chunk) -> Result<Option<Loaded>, LoadError> {
+        let vm = self.vm.get_or_new().map_err(|message| LoadError { message, line: None })?;
+        chunk.check(vm)
+    }
+
     /// A VM in which init_by_lua has run, for one request.
     pub fn new_vm(&self) -> Result<Vm, String> {
         let vm = Vm::new()?;

@@ -6,4 +6,5 @@
 pub mod call;
 pub mod chunk;
 pub mod current;
+pub mod syntax;
 pub mod vm;

@@ -118,7 +118,17 @@ impl PeerData {
             return call::run(vm, reference, current, failed);
         }
 
-        // lua_code_cache off: all is made anew.
+        let not_loaded = |message: String| {
+            let line = format!("failed to load balancer_by_lua*: {message}");
+            self.request.error(line.as_bytes());
+            Failed
+        };
+        if self.balancer.main.code_cache() {
+            let (vm, reference) = self.balancer.load().map_err(not_loaded)?;
+            return call::run(vm, reference, current, failed);
+        }
+
+        // All is made anew.
         let vm = RequestCtx::of_or_new(self.request)
             .ok_or_else(|| "no memory".to_string())
             .and_then(RequestCtx::own_vm)
@@ -126,11 +136,7 @@ impl PeerData {
                 failed(e.as_bytes());
                 Failed
             })?;
-        let loaded = self.balancer.chunk.load(vm).map_err(|e| {
-            let line = format!("failed to load balancer_by_lua*: {}", e.message);
-            self.request.error(line.as_bytes());
-            Failed
-        })?;
+        let loaded = self.balancer.chunk.load(vm).map_err(|e| not_loaded(e.message))?;
         call::run(vm, loaded.reference(), current, failed)
     }
 

@@ -12,7 +12,7 @@ use ngx::ffi::{
 use super::{block, KeepaliveConf, MainConf, SrvConf};
 use crate::balancer::Balancer;
 use crate::guard::guard;
-use crate::lua::chunk::{Chunk, Loaded};
+use crate::lua::chunk::{Chunk, LoadError, Loaded};
 use crate::nginx::conf::{Conf, Handler, NGX_CONF_ERROR, NGX_CONF_OK};
 use crate::nginx::{shm, upstream_conf};
 
@@ -226,17 +226,18 @@ fn file(cf: Conf) -> Result<Chunk> {
     cf.full_name(arg(cf)?).map(Chunk::file).ok_or_else(|| "no memory".into())
 }
 
-/// Compiles a chunk, so that `nginx -t` tells a syntax error with its line.
+/// Compiles a chunk.
 fn load(cf: Conf, main: &MainConf, chunk: Chunk) -> Result<(Chunk, Loaded)> {
-    match main.load(&chunk) {
-        Ok(loaded) => Ok((chunk, loaded)),
-        Err(error) => {
-            if let Some(line) = error.line {
-                cf.set_line(line);
-            }
-            Err(format!("failed to load \"{}\": {}", cf.directive(), error.message))
-        }
+    let loaded = main.load(&chunk).map_err(|error| not_loaded(cf, error))?;
+    Ok((chunk, loaded))
+}
+
+/// Tells a syntax error with its line.
+fn not_loaded(cf: Conf, error: LoadError) -> String {
+    if let Some(line) = error.line {
+        cf.set_line(line);
     }
+    format!("failed to load \"{}\": {}", cf.directive(), error.message)
 }
 
 fn balancer(cf: Conf, srv: &SrvConf, read: fn(Conf) -> Result<Chunk>) -> Result {
@@ -250,7 +251,8 @@ fn balancer(cf: Conf, srv: &SrvConf, read: fn(Conf) -> Result<Chunk>) -> Result 
         cf.warn("load balancing method redefined");
     }
     fill(cf, &srv.balancer, || {
-        let (chunk, loaded) = load(cf, main, read(cf)?)?;
+        let chunk = read(cf)?;
+        let loaded = main.check(&chunk).map_err(|error| not_loaded(cf, error))?;
         if us.server_count() == 0 {
             us.add_placeholder(cf).ok_or("no memory")?;
         }

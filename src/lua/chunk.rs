@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use mlua::chunk::ChunkMode;
 use mlua::{Function, RegistryKey};
 
+use super::syntax;
 use super::vm::Vm;
 
 /// The longest chunk name that Lua shows in full (`LUA_IDSIZE` without its NUL).
@@ -62,6 +63,15 @@ impl Chunk {
         Chunk { name, line: 0, source: Source::File(path) }
     }
 
+    /// Sees to it that the chunk compiles. One that is sure to is compiled at its first run only,
+    /// which for most of thousands of blocks never comes; then there is no result.
+    pub fn check(&self, vm: &Vm) -> Result<Option<Loaded>, LoadError> {
+        match &self.source {
+            Source::Inline(source) if syntax::is_sure(source) => Ok(None),
+            _ => self.load(vm).map(Some),
+        }
+    }
+
     /// Compiles the chunk; a file is read again each time.
     pub fn load(&self, vm: &Vm) -> Result<Loaded, LoadError> {
         let read;
@@ -76,11 +86,22 @@ impl Chunk {
             }
         };
 
-        self.compile(vm, source)
-            .map(|chunk| self.compile_body(vm, source).unwrap_or(chunk))
+        self.compile_best(vm, source)
             .and_then(|function| vm.lua().create_registry_value(function))
             .map(Loaded)
             .map_err(|e| self.explain(&e))
+    }
+
+    /// The chunk as a function without arguments, where it can be one.
+    fn compile_best(&self, vm: &Vm, source: &[u8]) -> mlua::Result<Function> {
+        if syntax::is_sure(source) {
+            if let Some(body) = self.compile_body(vm, source) {
+                return Ok(body);
+            }
+        }
+        // Some code that compiles as a body does not by itself: `end, function()`.
+        let chunk = self.compile(vm, source)?;
+        Ok(self.compile_body(vm, source).unwrap_or(chunk))
     }
 
     fn compile(&self, vm: &Vm, source: &[u8]) -> mlua::Result<Function> {
