@@ -74,9 +74,9 @@ const ANY: u8 = 16;
 /// In which states a byte tells something. Most bytes tell nothing and are passed over.
 static TELLING: [u8; 256] = {
     let table = telling([ANY; 256], b"-[{}\"'", CODE);
-    let table = telling(table, b"\n", LINE_COMMENT);
+    let table = telling(table, b"\n\r", LINE_COMMENT);
     let table = telling(table, b"]", LONG);
-    telling(table, b"\\\"'\n", QUOTED)
+    telling(table, b"\\\"'\n\r", QUOTED)
 };
 
 const fn telling(mut table: [u8; 256], bytes: &[u8], state: u8) -> [u8; 256] {
