@@ -31,6 +31,17 @@ impl Drop for KeyRef {
     }
 }
 
+/// Empties OpenSSL's queue of errors in the end. OpenSSL leaves some there even when all went well,
+/// and the next one who looks would take them for his own.
+struct NoErrors;
+
+impl Drop for NoErrors {
+    fn drop(&mut self) {
+        // SAFETY: OpenSSL's own queue of errors.
+        unsafe { ERR_clear_error() }
+    }
+}
+
 /// A certificate of our own, with its chain and its key.
 pub struct Certificate {
     pub(super) leaf: X509Ref,
@@ -41,14 +52,13 @@ pub struct Certificate {
 impl Certificate {
     /// Reads PEM: the certificate, then those that lead to a trusted one; and the key.
     pub fn parse(certificate: &[u8], key: &[u8]) -> Result<Self, &'static CStr> {
+        let _errors = NoErrors;
         let mut certificates = read_certificates(certificate)?.into_iter();
         let leaf = certificates.next().ok_or(c"no certificate in the PEM")?;
         let key = Bio::new(key)?.read_key().ok_or(c"no private key in the PEM")?;
         if let Some(check) = openssl::X509_check_private_key() {
             // SAFETY: both are live.
             if unsafe { check(leaf.0, key.0) } != 1 {
-                // SAFETY: OpenSSL's own queue of errors.
-                unsafe { ERR_clear_error() };
                 return Err(c"the private key is not the certificate's");
             }
         }
@@ -80,6 +90,7 @@ impl Trusted {
         let add = openssl::X509_STORE_add_cert().ok_or(MISSING)?;
         openssl::X509_STORE_free().ok_or(MISSING)?;
 
+        let _errors = NoErrors;
         let certificates = read_certificates(pem)?;
         let digest = sha256(&[pem]).ok_or(c"no memory")?;
         if certificates.is_empty() {
@@ -94,7 +105,6 @@ impl Trusted {
             let trusted = Trusted { store, digest };
             for certificate in &certificates {
                 if add(trusted.store, certificate.0) != 1 {
-                    ERR_clear_error();
                     return Err(c"a certificate cannot be trusted");
                 }
             }
@@ -158,10 +168,6 @@ impl<'a> Bio<'a> {
         let read = unsafe {
             PEM_read_bio_PrivateKey(self.0, ptr::null_mut(), Some(no_password), ptr::null_mut())
         };
-        if read.is_null() {
-            // SAFETY: OpenSSL's own queue of errors.
-            unsafe { ERR_clear_error() };
-        }
         (!read.is_null()).then_some(KeyRef(read))
     }
 }
@@ -169,4 +175,35 @@ impl<'a> Bio<'a> {
 /// A worker has no terminal to ask on.
 unsafe extern "C" fn no_password(_: *mut c_char, _: c_int, _: c_int, _: *mut c_void) -> c_int {
     0
+}
+
+#[cfg(test)]
+mod tests {
+    use ngx::ffi::ERR_peek_error;
+
+    use super::Trusted;
+
+    const SOUND: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBbzCCARWgAwIBAgIUa4Rd/Q+gewhOTZVuHZdEhMAhNbYwCgYIKoZIzj0EAwIw
+DDEKMAgGA1UEAwwBYTAgFw0yNjExMjIxNzU5NDhaGA8yMTI2MTAyOTE3NTk0OFow
+DDEKMAgGA1UEAwwBYTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABOXluwf4K+3t
+6ggV6AtpUlTltBW7uXgleW13inW5vnIJwKg0lyUwELKv66tjh0Tpcc++zYRI8OiF
+F18WmixluFOjUzBRMB0GA1UdDgQWBBQvda4jBKiEakrz/i5P3YhQ7NvhXjAfBgNV
+HSMEGDAWgBQvda4jBKiEakrz/i5P3YhQ7NvhXjAPBgNVHRMBAf8EBTADAQH/MAoG
+CCqGSM49BAMCA0gAMEUCIQC+0rQKRv5q9IFuDuset3QcKwoA+O4/5tmlkiqnk4d/
+/wIgMTST+/ngHhxf5nmantiiVvPbnFyvgo+s/FHAvY/HHEw=
+-----END CERTIFICATE-----
+";
+
+    /// OpenSSL adds one of that name to a store, though it cannot read an extension in it.
+    #[test]
+    fn no_error_is_left_for_others() {
+        let odd = SOUND.replace("HSMEGDAWgBQv", "HSMEGDASgBQv");
+        for pem in [SOUND.to_string(), SOUND.repeat(2), format!("{SOUND}{odd}"), odd.repeat(2)] {
+            assert!(Trusted::parse(pem.as_bytes()).is_ok());
+            // SAFETY: OpenSSL's own queue of errors.
+            assert_eq!(unsafe { ERR_peek_error() }, 0);
+        }
+    }
 }
