@@ -11,6 +11,8 @@ pub mod inner;
 pub mod keepalive;
 pub mod lending;
 pub mod list;
+#[cfg(ngx_feature = "http_ssl")]
+pub mod memory;
 pub mod outer;
 pub mod peer;
 #[cfg(ngx_feature = "http_ssl")]

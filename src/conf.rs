@@ -33,7 +33,6 @@ use crate::lua::call;
 use crate::lua::chunk::{Chunk, LoadError, Loaded};
 use crate::lua::current::Current;
 use crate::lua::vm::{self, Vm};
-use crate::nginx::addr::Parsed;
 use crate::nginx::conf::{Conf, NGX_CONF_ERROR, NGX_CONF_OK};
 use crate::nginx::log::{Log, NGX_LOG_EMERG, NGX_LOG_ERR};
 use crate::nginx::request::Request;
@@ -61,7 +60,7 @@ pub struct MainConf {
     /// `init_worker_by_lua_*`.
     init_worker: OnceCell<(Chunk, Loaded)>,
     /// Addresses that Lua has named in this process.
-    pub addresses: RefCell<Addresses<Parsed>>,
+    pub addresses: RefCell<Addresses>,
     /// `lua_balancer_ssl_sessions`.
     max_sessions: OnceCell<usize>,
     /// `lua_balancer_ssl_session_cache`.

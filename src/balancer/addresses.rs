@@ -1,4 +1,7 @@
 //! Addresses that Lua has named before: found again by their text instead of parsed again.
+//!
+//! There may be thousands, and each is looked at in turn by requests. So all that belongs to one
+//! lies together, and all of them in one piece of memory.
 
 #![forbid(unsafe_code)]
 
@@ -7,25 +10,30 @@ use core::hash::{BuildHasher, Hasher};
 use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
 
-/// How many addresses are remembered. One takes some 150 bytes.
-const ADDRESSES: usize = 16 * 1024;
+/// How many addresses are remembered. One of IPv4 takes some 50 bytes.
+const MAX: usize = 16 * 1024;
 
-/// A bounded memory of parsed addresses, or of anything else that is parsed of a text.
-pub struct Addresses<T, const MAX: usize = ADDRESSES> {
-    table: HashTable<Entry<T>>,
+/// A bounded memory of parsed addresses.
+#[derive(Default)]
+pub struct Addresses {
+    /// Where each one starts in `bytes`.
+    table: HashTable<u32>,
+    bytes: Vec<u8>,
 }
 
-struct Entry<T> {
-    text: Box<[u8]>,
-    port: u16,
-    value: T,
+/// An address that is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known<'a> {
+    /// The bytes of the `sockaddr`.
+    pub sockaddr: &'a [u8],
+    /// As `$upstream_addr` shows it.
+    pub name: &'a [u8],
 }
 
-impl<T, const MAX: usize> Default for Addresses<T, MAX> {
-    fn default() -> Self {
-        Addresses { table: HashTable::new() }
-    }
-}
+/// What stands in front of each address: the port that was given with the text, and the lengths of
+/// the text, the `sockaddr` and the name, each in a byte. The `sockaddr` comes first, and then the
+/// text, unless the name, which is last, begins with it: an address and its port mostly does.
+const HEADER: usize = 5;
 
 #[inline]
 fn hash(text: &[u8], port: u16) -> u64 {
@@ -35,76 +43,124 @@ fn hash(text: &[u8], port: u16) -> u64 {
     hasher.finish()
 }
 
-impl<T, const MAX: usize> Addresses<T, MAX> {
-    /// What `text` and `port` were parsed to, or what `parse` makes of them now. A failure is not
-    /// remembered.
+/// The text, the port and the address that start at a place.
+#[inline]
+fn entry(bytes: &[u8], at: u32) -> (&[u8], u16, Known<'_>) {
+    let (header, rest) = bytes[at as usize..].split_at(HEADER);
+    let port = u16::from_ne_bytes([header[0], header[1]]);
+    let (sockaddr, rest) = rest.split_at(header[3] as usize);
+    let text = &rest[..(header[2] & !APART) as usize];
+    let from = if header[2] & APART == 0 { 0 } else { text.len() };
+    (text, port, Known { sockaddr, name: &rest[from..from + header[4] as usize] })
+}
+
+/// In the length of a text: the name does not begin with it. A longer text is not remembered.
+const APART: u8 = 0x80;
+
+impl Addresses {
+    /// What `text` and `port` were parsed to.
     #[inline]
-    pub fn get_or_parse<E>(
-        &mut self,
-        text: &[u8],
-        port: u16,
-        parse: impl FnOnce() -> Result<T, E>,
-    ) -> Result<&T, E> {
-        let hash = hash(text, port);
-        let absent = match self.table.find_entry(hash, |e| e.port == port && *e.text == *text) {
-            Ok(entry) => return Ok(&entry.into_mut().value),
-            Err(absent) => absent,
+    pub fn find(&self, text: &[u8], port: u16) -> Option<Known<'_>> {
+        let same = |at: &u32| {
+            let (known, its_port, _) = entry(&self.bytes, *at);
+            its_port == port && known == text
         };
-        let value = parse()?;
-        Ok(Self::insert(absent.into_table(), hash, Entry { text: text.into(), port, value }))
+        let at = self.table.find(hash(text, port), same)?;
+        Some(entry(&self.bytes, *at).2)
     }
 
+    /// Remembers what `text` and `port`, which are not known yet, were parsed to.
     #[cold]
-    fn insert(table: &mut HashTable<Entry<T>>, of: u64, entry: Entry<T>) -> &T {
+    pub fn remember(&mut self, text: &[u8], port: u16, address: Known) {
+        let length = |bytes: &[u8]| u8::try_from(bytes.len()).ok();
+        let Some(text_len) = length(text).filter(|len| len & APART == 0) else { return };
+        let (Some(sockaddr_len), Some(name_len)) = (length(address.sockaddr), length(address.name))
+        else {
+            return;
+        };
         // Whoever names this many addresses names new ones all the time: which of them comes back
         // cannot be told, and starting afresh keeps both memory and the path of a hit small.
-        if table.len() >= MAX {
-            table.clear();
+        if self.table.len() >= MAX {
+            self.table.clear();
+            self.bytes.clear();
         }
-        &table.insert_unique(of, entry, |e| hash(&e.text, e.port)).into_mut().value
+        let apart = !address.name.starts_with(text);
+        let Ok(at) = u32::try_from(self.bytes.len()) else { return };
+        self.bytes.extend_from_slice(&port.to_ne_bytes());
+        self.bytes.push(if apart { text_len | APART } else { text_len });
+        self.bytes.extend_from_slice(&[sockaddr_len, name_len]);
+        self.bytes.extend_from_slice(address.sockaddr);
+        if apart {
+            self.bytes.extend_from_slice(text);
+        }
+        self.bytes.extend_from_slice(address.name);
+
+        let bytes = &self.bytes;
+        self.table.insert_unique(hash(text, port), at, |at| {
+            let (text, port, _) = entry(bytes, *at);
+            hash(text, port)
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Addresses, ADDRESSES as MAX};
+    use super::{Addresses, Known, MAX};
 
     #[test]
-    fn an_address_is_parsed_once() {
-        let mut addresses = Addresses::<_>::default();
-        let mut parsed = 0;
-        for _ in 0..3 {
-            let value = addresses.get_or_parse(b"127.0.0.1", 80, || {
-                parsed += 1;
-                Ok::<_, ()>(7)
-            });
-            assert_eq!(value, Ok(&7));
+    fn an_address_is_found_by_its_text() {
+        let mut addresses = Addresses::default();
+        assert_eq!(addresses.find(b"127.0.0.1", 80), None);
+        let four = Known { sockaddr: &[1; 16], name: b"127.0.0.1:80" };
+        let six = Known { sockaddr: &[2; 28], name: b"[::1]:80" };
+        let unix = Known { sockaddr: &[3; 110], name: b"unix:/a" };
+        addresses.remember(b"127.0.0.1", 80, four);
+        addresses.remember(b"::1", 80, six);
+        addresses.remember(b"unix:/a", 0, unix);
+        assert_eq!(addresses.find(b"127.0.0.1", 80), Some(four));
+        assert_eq!(addresses.find(b"::1", 80), Some(six));
+        assert_eq!(addresses.find(b"unix:/a", 0), Some(unix));
+        for other in ["127.0.0.1:80", "127.0.0", "", ":", "1"] {
+            assert_eq!(addresses.find(other.as_bytes(), 80), None);
         }
-        assert_eq!(parsed, 1);
     }
 
     #[test]
     fn the_port_is_part_of_the_address() {
-        let mut addresses = Addresses::<_>::default();
-        assert_eq!(addresses.get_or_parse(b"::1", 1, || Ok::<_, ()>(1)), Ok(&1));
-        assert_eq!(addresses.get_or_parse(b"::1", 2, || Ok::<_, ()>(2)), Ok(&2));
-        assert_eq!(addresses.get_or_parse(b"::1", 1, || Err(())), Ok(&1));
+        let mut addresses = Addresses::default();
+        let one = Known { sockaddr: &[1; 28], name: b"[::1]:1" };
+        let two = Known { sockaddr: &[2; 28], name: b"[::1]:2" };
+        addresses.remember(b"::1", 1, one);
+        assert_eq!(addresses.find(b"::1", 2), None);
+        addresses.remember(b"::1", 2, two);
+        assert_eq!((addresses.find(b"::1", 1), addresses.find(b"::1", 2)), (Some(one), Some(two)));
     }
 
     #[test]
-    fn a_failure_is_not_remembered() {
-        let mut addresses = Addresses::<_>::default();
-        assert_eq!(addresses.get_or_parse(b"x", 1, || Err("no")), Err("no"));
-        assert_eq!(addresses.get_or_parse(b"x", 1, || Ok::<_, &str>(1)), Ok(&1));
+    fn what_is_too_long_is_not_remembered() {
+        let mut addresses = Addresses::default();
+        let (short, long) = ([b'0'; 127], [b'0'; 256]);
+        for (text, known, found) in [
+            (&short[..], Known { sockaddr: &long[..255], name: &long[..255] }, true),
+            (&long[..128], Known { sockaddr: b"s", name: b"n" }, false),
+            (&long[..1], Known { sockaddr: &long, name: b"n" }, false),
+            (&long[..2], Known { sockaddr: b"s", name: &long }, false),
+        ] {
+            addresses.remember(text, 1, known);
+            assert_eq!(addresses.find(text, 1), found.then_some(known));
+        }
     }
 
     #[test]
     fn memory_is_bounded() {
-        let mut addresses = Addresses::<_>::default();
+        let mut addresses = Addresses::default();
         for n in 0..3 * MAX {
             let text = n.to_string();
-            assert_eq!(addresses.get_or_parse(text.as_bytes(), 1, || Ok::<_, ()>(n)), Ok(&n));
-            assert!(addresses.table.len() <= MAX);
+            let name = format!("{text}:1");
+            let known = Known { sockaddr: &n.to_ne_bytes(), name: name.as_bytes() };
+            addresses.remember(text.as_bytes(), 1, known);
+            assert_eq!(addresses.find(text.as_bytes(), 1), Some(known));
+            assert!(addresses.table.len() <= MAX && addresses.bytes.len() <= MAX * 32);
         }
     }
 }

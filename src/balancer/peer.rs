@@ -6,13 +6,14 @@ use core::ptr;
 
 use ngx::ffi::{ngx_addr_t, ngx_int_t, ngx_str_t, ngx_uint_t};
 
+use super::addresses::Known;
 use super::idle::Keepalive;
 use super::list::List;
 #[cfg(ngx_feature = "http_ssl")]
 use super::tls::{Pems, TryTls};
 use super::tries::{More, Tries};
 use super::Balancer;
-use crate::nginx::addr;
+use crate::nginx::addr::{self, Parsed};
 use crate::nginx::bytes;
 use crate::nginx::peer::{Address, Hooks, Peer};
 use crate::nginx::request::Request;
@@ -182,8 +183,15 @@ impl PeerData {
     pub fn peer_of(&self, text: &[u8], port: u16, host: &[u8]) -> Result<Chosen, &'static CStr> {
         let pool = self.request.pool().ok_or(c"no memory")?;
         let mut addresses = self.balancer.main.addresses.try_borrow_mut().map_err(|_| c"busy")?;
-        let parsed = addresses.get_or_parse(text, port, || addr::parse(pool, text, port))?;
-        let address = parsed.copy_to(pool).ok_or(c"no memory")?;
+        let address = match addresses.find(text, port) {
+            Some(Known { sockaddr, name }) => addr::place(pool, sockaddr, name),
+            None => {
+                let Parsed { sockaddr, name } = &addr::parse(pool, text, port)?;
+                addresses.remember(text, port, Known { sockaddr, name });
+                addr::place(pool, sockaddr, name)
+            }
+        };
+        let address = address.ok_or(c"no memory")?;
         let host = match host {
             [] => ngx_str_t::empty(),
             host => pool.copy(host).ok_or(c"no memory")?,

@@ -5,8 +5,8 @@ use core::ffi::{c_int, CStr};
 use core::ptr::NonNull;
 use std::rc::Rc;
 
-use super::addresses::Addresses;
 use super::identity::Writer;
+use super::memory::Memory;
 use crate::nginx::pem::{Certificate, Trusted};
 use crate::nginx::pool::Pool;
 use crate::nginx::tls::Tls;
@@ -14,8 +14,8 @@ use crate::nginx::tls::Tls;
 /// PEM that was parsed before, by its text. Each text has a number, which tells it from others.
 #[derive(Default)]
 pub struct Pems {
-    certificates: RefCell<Addresses<Numbered<Certificate>, MAX>>,
-    trusted: RefCell<Addresses<Numbered<Trusted>, MAX>>,
+    certificates: RefCell<Memory<Numbered<Certificate>, MAX>>,
+    trusted: RefCell<Memory<Numbered<Trusted>, MAX>>,
     last: core::cell::Cell<usize>,
 }
 
@@ -70,7 +70,7 @@ impl Pems {
         text.text(certificate);
         text.text(key);
         let mut known = self.certificates.try_borrow_mut().map_err(|_| c"busy")?;
-        let found = known.get_or_parse(text.bytes(), 0, || {
+        let found = known.get_or_parse(text.bytes(), || {
             let value = Rc::new(Certificate::parse(certificate, key)?);
             Ok::<_, &CStr>(Numbered { number: self.number(), value })
         })?;
@@ -80,7 +80,7 @@ impl Pems {
     /// Authorities, for the request whose memory `pool` is.
     pub fn trusted(&self, pem: &[u8], pool: Pool) -> Result<Given<Trusted>, &'static CStr> {
         let mut known = self.trusted.try_borrow_mut().map_err(|_| c"busy")?;
-        let found = known.get_or_parse(pem, 0, || {
+        let found = known.get_or_parse(pem, || {
             let value = Rc::new(Trusted::parse(pem)?);
             Ok::<_, &CStr>(Numbered { number: self.number(), value })
         })?;

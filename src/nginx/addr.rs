@@ -30,7 +30,7 @@ const MARK: usize = size_of::<u64>();
 ///
 /// These are `sin_zero` for IPv4, bytes behind the structure for IPv6 (Linux takes any length up
 /// to `sockaddr_storage`), and what follows the path of a unix socket. An address without
-/// [room](has_room) stays as it is. It must come from [`Parsed::copy_to`] or [`copy`].
+/// [room](has_room) stays as it is. It must come from [`place`] or [`copy`].
 pub fn mark(address: &mut Address, number: u64) {
     // SAFETY: the address is the request's own copy, with room for a mark behind it.
     unsafe {
@@ -123,24 +123,22 @@ pub fn copy(pool: Pool, address: Address) -> Option<Address> {
     }
 }
 
-impl Parsed {
-    /// A copy that lives as long as the request whose pool it is in: the access log reads the
-    /// name when the address may long be forgotten.
-    #[inline]
-    pub fn copy_to(&self, pool: Pool) -> Option<Address> {
-        let room = self.sockaddr.len() + MARK;
-        let size = mem::size_of::<ngx_str_t>() + room + self.name.len();
-        // SAFETY: the pool is live, and the three parts lie one behind the other in memory of
-        // their total size, the one that needs alignment first.
-        unsafe {
-            let name = NonNull::new(ngx_palloc(pool.as_ptr(), size))?.as_ptr().cast::<ngx_str_t>();
-            let sockaddr = name.add(1).cast::<u8>();
-            let text = sockaddr.add(room);
-            ptr::copy_nonoverlapping(self.sockaddr.as_ptr(), sockaddr, self.sockaddr.len());
-            ptr::copy_nonoverlapping(self.name.as_ptr(), text, self.name.len());
-            name.write(ngx_str_t { len: self.name.len(), data: text });
-            Some(Address { sockaddr: sockaddr.cast(), socklen: self.sockaddr.len() as _, name })
-        }
+/// An address that lives as long as the request whose pool it is in: the access log reads the
+/// name when what it was copied from may long be forgotten. `sockaddr` comes from [`parse`].
+#[inline]
+pub fn place(pool: Pool, sockaddr: &[u8], name: &[u8]) -> Option<Address> {
+    let room = sockaddr.len() + MARK;
+    let size = mem::size_of::<ngx_str_t>() + room + name.len();
+    // SAFETY: the pool is live, and the three parts lie one behind the other in memory of their
+    // total size, the one that needs alignment first.
+    unsafe {
+        let text = NonNull::new(ngx_palloc(pool.as_ptr(), size))?.as_ptr().cast::<ngx_str_t>();
+        let start = text.add(1).cast::<u8>();
+        let data = start.add(room);
+        ptr::copy_nonoverlapping(sockaddr.as_ptr(), start, sockaddr.len());
+        ptr::copy_nonoverlapping(name.as_ptr(), data, name.len());
+        text.write(ngx_str_t { len: name.len(), data });
+        Some(Address { sockaddr: start.cast(), socklen: sockaddr.len() as _, name: text })
     }
 }
 
