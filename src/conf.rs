@@ -55,6 +55,8 @@ pub struct MainConf {
     paths: vm::Paths,
     /// `lua_code_cache`.
     code_cache: Cell<Option<bool>>,
+    /// `lua_memory_limit`; 0 is none.
+    memory_limit: OnceCell<usize>,
     /// `init_by_lua_*`.
     init: OnceCell<(Chunk, Loaded)>,
     /// `init_worker_by_lua_*`.
@@ -148,6 +150,7 @@ impl MainConf {
     /// A VM in which init_by_lua has run, for one request.
     pub fn new_vm(&self) -> Result<Vm, String> {
         let vm = Vm::new()?;
+        self.limit(&vm)?;
         vm.set_paths(&self.paths)?;
         if let Some((chunk, _)) = self.init.get() {
             let loaded = chunk.load(&vm).map_err(|e| e.message)?;
@@ -156,9 +159,18 @@ impl MainConf {
         Ok(vm)
     }
 
+    /// Bounds the memory of a VM.
+    fn limit(&self, vm: &Vm) -> Result<(), String> {
+        match self.memory_limit.get() {
+            None | Some(0) => Ok(()),
+            Some(limit) => vm.set_limit(*limit),
+        }
+    }
+
     /// Runs init_by_lua: the configuration has been read.
     fn init(&self, log: Option<Log>) -> Result<(), String> {
         let Some(vm) = self.vm() else { return Ok(()) };
+        self.limit(vm)?;
         vm.set_paths(&self.paths)?;
 
         // SAFETY: nginx sets it before it reads the configuration.
@@ -167,7 +179,14 @@ impl MainConf {
         if let (false, Some((_, loaded))) = (signaller, self.init.get()) {
             run_init(vm, loaded, log)?;
         }
-        vm.guard_globals()
+        vm.guard_globals()?;
+        match vm.limit() {
+            None => Ok(()),
+            Some(limit) => {
+                call::collect_garbage(vm);
+                limit.check()
+            }
+        }
     }
 
     /// Runs init_worker_by_lua. Its failure is logged, and the worker serves.

@@ -6,5 +6,6 @@
 pub mod call;
 pub mod chunk;
 pub mod current;
+pub mod memory;
 pub mod syntax;
 pub mod vm;

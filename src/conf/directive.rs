@@ -22,10 +22,11 @@ type Result<T = ()> = core::result::Result<T, String>;
 const BLOCK: u32 = NGX_CONF_BLOCK | NGX_CONF_NOARGS;
 
 /// The directive table, closed by an empty entry.
-pub static mut COMMANDS: [ngx_command_t; 13] = [
+pub static mut COMMANDS: [ngx_command_t; 14] = [
     http(c"lua_package_path", NGX_CONF_TAKE1, lua_package_path),
     http(c"lua_package_cpath", NGX_CONF_TAKE1, lua_package_cpath),
     http(c"lua_code_cache", NGX_CONF_FLAG, lua_code_cache),
+    http(c"lua_memory_limit", NGX_CONF_TAKE1, lua_memory_limit),
     http(c"lua_balancer_ssl_sessions", NGX_CONF_TAKE1, lua_balancer_ssl_sessions),
     http(c"lua_balancer_ssl_session_cache", NGX_CONF_TAKE1, lua_balancer_ssl_session_cache),
     http(c"init_by_lua_block", BLOCK, init_by_lua_block),
@@ -105,6 +106,12 @@ handler!(lua_code_cache, MainConf, |cf, main| {
     }
     main.code_cache.set(Some(on));
     Ok(())
+});
+handler!(lua_memory_limit, MainConf, |cf, main| {
+    fill(cf, &main.memory_limit, || {
+        let value = arg(cf)?;
+        shm::parse_size(value).ok_or_else(|| invalid_value(cf, value))
+    })
 });
 handler!(lua_balancer_ssl_sessions, MainConf, |cf, main| {
     fill(cf, &main.max_sessions, || {

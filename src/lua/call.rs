@@ -22,6 +22,7 @@ pub fn run(
     on_error: impl FnOnce(&[u8]),
 ) -> Result<(), Failed> {
     let state = vm.state().as_ptr();
+    make_room(vm);
     let scope = Scope::enter(current);
     // SAFETY: the state is live; the registry holds a function under `reference`, and pcall
     // catches whatever it raises.
@@ -37,10 +38,45 @@ pub fn run(
 
     // SAFETY: a failed pcall leaves one value on the stack: the message.
     unsafe {
-        on_error(message(vm.state()));
+        match vm.limit_passed() {
+            Some(passed) => on_error(&[passed.as_bytes(), message(vm.state())].concat()),
+            None => on_error(message(vm.state())),
+        }
         ffi::lua_settop(state, -2);
     }
+    if status == ffi::LUA_ERRMEM {
+        // What the failed call has left is garbage now: the next one is to find room.
+        collect_garbage(vm);
+    }
     Err(Failed)
+}
+
+/// Collects garbage before code runs in a VM whose memory gets short.
+#[inline]
+pub fn make_room(vm: &Vm) {
+    if let Some(limit) = vm.limit() {
+        limit.take_refused();
+        if limit.is_short() {
+            collect_garbage(vm);
+        }
+    }
+}
+
+/// Collects all garbage. An error in a finalizer ends it early, and is nobody's.
+#[cold]
+pub fn collect_garbage(vm: &Vm) {
+    let state = vm.state().as_ptr();
+    // SAFETY: the state is live, and the function stands on its stack; a failed pcall leaves one
+    // value on it.
+    unsafe {
+        ffi::lua_pushvalue(state, vm.collect);
+        if ffi::lua_pcall(state, 0, 0, 0) != ffi::LUA_OK {
+            ffi::lua_settop(state, -2);
+        }
+    }
+    if let Some(limit) = vm.limit() {
+        limit.collected();
+    }
 }
 
 /// The message on top of the stack.
@@ -62,21 +98,33 @@ unsafe fn message<'a>(state: State) -> &'a [u8] {
     }
 }
 
-/// Leaves the message handler on the stack and returns its place.
+/// Leaves the message handler and the garbage collector on the stack, since pushed for each call
+/// they would be allocations. Returns their places.
 ///
 /// # Safety
 /// The state is live, and nothing runs in it.
-pub(super) unsafe fn push_handler(state: State) -> c_int {
-    // SAFETY: a fresh state has room for one value, and memory for one closure.
+pub(super) unsafe fn push_functions(state: State) -> (c_int, c_int) {
+    // SAFETY: a fresh state has room for two values, and memory for two closures.
     unsafe {
         ffi::lua_pushcfunction(state.as_ptr(), traceback);
-        ffi::lua_gettop(state.as_ptr())
+        ffi::lua_pushcfunction(state.as_ptr(), collect);
+        let top = ffi::lua_gettop(state.as_ptr());
+        (top - 1, top)
     }
+}
+
+/// Collects all garbage, which may run finalizers.
+///
+/// Not in `guard`: it calls nothing but LuaJIT, whose errors pass through.
+unsafe extern "C-unwind" fn collect(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: LuaJIT calls it with a live state.
+    unsafe { ffi::lua_gc(state, ffi::LUA_GCCOLLECT, 0) };
+    0
 }
 
 /// The message handler of `lua_pcall`: makes a text of whatever was raised, and adds where.
 ///
-/// Uses 4 stack slots; luaL_traceback checks for its own.
+/// Uses 4 stack slots; luaL_traceback checks for its own. Not in `guard`: nothing in it can panic.
 unsafe extern "C-unwind" fn traceback(state: *mut ffi::lua_State) -> c_int {
     // No value here has a destructor: a Lua error may unwind through this frame.
     // SAFETY: LuaJIT calls the handler with the raised value as its only argument and at least

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use mlua::chunk::ChunkMode;
 use mlua::{Function, RegistryKey};
 
+use super::call;
 use super::syntax;
 use super::vm::Vm;
 
@@ -86,10 +87,11 @@ impl Chunk {
             }
         };
 
+        call::make_room(vm);
         self.compile_best(vm, source)
             .and_then(|function| vm.lua().create_registry_value(function))
             .map(Loaded)
-            .map_err(|e| self.explain(&e))
+            .map_err(|e| self.explain(vm, &e))
     }
 
     /// The chunk as a function without arguments, where it can be one.
@@ -115,10 +117,10 @@ impl Chunk {
         self.compile(vm, &body).and_then(|chunk| chunk.call(())).ok()
     }
 
-    fn explain(&self, error: &mlua::Error) -> LoadError {
+    fn explain(&self, vm: &Vm, error: &mlua::Error) -> LoadError {
         let message = match error {
             mlua::Error::SyntaxError { message, .. } => message.clone(),
-            other => other.to_string(),
+            other => vm.limit_passed().unwrap_or_default() + &other.to_string(),
         };
         let line = (self.line > 0)
             .then(|| {

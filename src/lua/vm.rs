@@ -4,9 +4,10 @@ use core::cell::OnceCell;
 use core::ffi::c_int;
 use core::ptr::NonNull;
 
-use mlua::{ffi, Function, Lua, LuaOptions, RegistryKey, StdLib, Table};
+use mlua::{ffi, Function, Lua, RegistryKey, Table};
 
 use super::call;
+use super::memory::{size_text, Limit};
 use crate::api;
 
 /// The lua_State that raw calls work on.
@@ -28,30 +29,82 @@ pub struct Vm {
     /// Where the traceback handler stands on the stack, for good: pushed for each call it would
     /// be an allocation.
     pub(super) handler: c_int,
+    /// Where the function that collects all garbage stands on the stack.
+    pub(super) collect: c_int,
     guard_globals: Function,
     /// The tables of all `ngx.ctx` in use, by their numbers.
     ctx_tables: RegistryKey,
+    /// Closes the state when all that refers to it is gone.
+    owner: Owner,
+}
+
+/// A state that is closed when this is dropped.
+struct Owner {
+    state: State,
+    limit: OnceCell<Box<Limit>>,
+}
+
+impl Owner {
+    /// A state with LuaJIT's own allocator, which answers a want of memory with an error.
+    fn new() -> Option<Self> {
+        // SAFETY: makes a state of its own.
+        let state = NonNull::new(unsafe { ffi::luaL_newstate() })?;
+        Some(Owner { state, limit: OnceCell::new() })
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // SAFETY: the state is live, nothing runs in it, and nobody else closes it. LuaJIT gives
+        // its memory back as a whole, which it does for an allocator of its own only.
+        unsafe {
+            if let Some(limit) = self.limit.get() {
+                limit.lift();
+            }
+            ffi::lua_close(self.state.as_ptr());
+        }
+    }
 }
 
 impl Vm {
     /// Makes a VM and loads the API into it. The error is a message for the user.
     pub fn new() -> Result<Self, String> {
-        // SAFETY: the code that the VM runs comes from the configuration, which is trusted as
-        // much as the module itself; C modules and FFI are part of what people use.
+        let owner = Owner::new().ok_or("no memory for a Lua VM")?;
+        let state = owner.state;
+        // SAFETY: the state is fresh. All libraries are opened, FFI too: the code that the VM
+        // runs comes from the configuration, which is trusted as much as the module itself. The
+        // handle is dropped before the state is closed.
         let lua = unsafe {
-            Lua::unsafe_new_with(StdLib::ALL, LuaOptions::new().catch_rust_panics(false))
+            if ffi::lua_cpcall(state.as_ptr(), open_libraries, core::ptr::null_mut()) != 0 {
+                return Err("no memory for a Lua VM".into());
+            }
+            Lua::get_or_init_from_ptr(state.as_ptr()).clone()
         };
-
-        let mut raw = None;
-        // SAFETY: the closure leaves the stack as it is.
-        unsafe { lua.exec_raw::<()>((), |state| raw = NonNull::new(state)) }
-            .map_err(|e| e.to_string())?;
-        let state = raw.ok_or("no Lua state")?;
         // SAFETY: the state is live and nothing runs in it.
-        let handler = unsafe { call::push_handler(state) };
+        let (handler, collect) = unsafe { call::push_functions(state) };
 
         let (guard_globals, ctx_tables) = set_up(&lua).map_err(|e| e.to_string())?;
-        Ok(Vm { state, handler, guard_globals, ctx_tables, lua })
+        Ok(Vm { lua, state, handler, collect, guard_globals, ctx_tables, owner })
+    }
+
+    /// Bounds the VM's memory, for good; the error is a message for the user.
+    pub fn set_limit(&self, limit: usize) -> Result<(), String> {
+        call::collect_garbage(self);
+        // SAFETY: the state is live and has no limit; the owner lifts it before both end.
+        let limit = self.owner.limit.get_or_init(|| unsafe { Limit::set(self.state, limit) });
+        limit.check()
+    }
+
+    /// The VM's limit, if it has one.
+    #[inline]
+    pub fn limit(&self) -> Option<&Limit> {
+        self.owner.limit.get().map(Box::as_ref)
+    }
+
+    /// What is said in front of a message when the limit was passed: its name and value.
+    pub fn limit_passed(&self) -> Option<String> {
+        let limit = self.limit().filter(|limit| limit.take_refused())?;
+        Some(format!("lua_memory_limit ({}): ", size_text(limit.size())))
     }
 
     /// Sets `package.path` and `package.cpath`.
@@ -97,6 +150,15 @@ impl Vm {
             ffi::lua_settop(state, -2);
         }
     }
+}
+
+/// Opens LuaJIT's libraries.
+///
+/// Not in `guard`: it calls nothing but LuaJIT, whose errors pass through.
+unsafe extern "C-unwind" fn open_libraries(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: LuaJIT calls it with the fresh state.
+    unsafe { ffi::luaL_openlibs(state) };
+    0
 }
 
 /// Puts the API into a fresh VM. Returns its function that guards the globals, and the table of

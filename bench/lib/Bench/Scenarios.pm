@@ -102,7 +102,8 @@ sub lua_settings {
     return '' if $variant eq 'native';
     my $path = join ';', "$ENV{BENCH_DIR}/lua/?.lua",
         $variant eq 'peer' && $ENV{BENCH_PEER_LUA} ? "$ENV{BENCH_PEER_LUA}/?.lua" : ();
-    return "    lua_package_path \"$path;;\";\n    init_by_lua_block {\n$init\n    }\n";
+    my $more = $variant eq 'ours' && $ENV{BENCH_DIRECTIVES} ? "    $ENV{BENCH_DIRECTIVES}\n" : '';
+    return "$more    lua_package_path \"$path;;\";\n    init_by_lua_block {\n$init\n    }\n";
 }
 
 # The nginx in the middle, which is measured.
