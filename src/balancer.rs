@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod connect;
 pub mod ctx;
 pub mod exit;
+pub mod extra;
 pub mod hooks;
 pub mod identity;
 pub mod idle;
@@ -24,7 +25,7 @@ pub mod tries;
 
 use core::cell::{Cell, OnceCell};
 use core::ffi::c_int;
-use core::ptr::{self, NonNull};
+use core::ptr;
 
 use ngx::ffi::{
     ngx_conf_t, ngx_http_request_t, ngx_http_upstream_init_peer_pt, ngx_http_upstream_init_pt,
@@ -80,7 +81,7 @@ pub struct Balancer {
     /// The block's name.
     name: Cell<*mut ngx_str_t>,
     /// The data that `init_peer` made last.
-    last: Cell<Option<NonNull<PeerData>>>,
+    last: Cell<Option<&'static PeerData>>,
 }
 
 impl Balancer {
@@ -216,9 +217,7 @@ impl Balancer {
         let (Some(pool), Some(upstream)) = (request.pool(), request.upstream()) else {
             return ERROR;
         };
-        let (Some(mut memory), Some(pc)) = (pool.alloc::<PeerData>(), upstream.peer()) else {
-            return ERROR;
-        };
+        let Some(pc) = upstream.peer() else { return ERROR };
         if pc.tries() == 0 && self.placeholder_only.get() {
             // The placeholder is down and gives no try; what Lua chooses is one.
             pc.set_tries(1);
@@ -226,9 +225,8 @@ impl Balancer {
         #[cfg(ngx_feature = "http_ssl")]
         upstream.correct_ssl();
         let data = PeerData::new(request, upstream, self, Hooks::of(pc));
-        // SAFETY: fresh memory, which nobody else knows yet. Nothing in it needs to be dropped.
-        let data = NonNull::from(unsafe { memory.as_mut() }.write(data));
-        PeerData::hooks(data).install(pc);
+        let Some(data) = pool.place(data) else { return ERROR };
+        data.hooks().install(pc);
         self.last.set(Some(data));
         OK
     }

@@ -10,6 +10,7 @@ use crate::balancer::peer::{Chosen, PeerData};
 use crate::guard::guard;
 use crate::lua::current;
 use crate::nginx::addr;
+use crate::nginx::settings::Timeouts;
 
 const DISABLED: &CStr = c"API disabled in the current context";
 
@@ -156,7 +157,7 @@ pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_set_peers(
             }
             *bad = count;
             let pool = peer.request().pool().ok_or(c"no memory")?;
-            peer.choose_all(pool.alloc_slice(&list).ok_or(c"no memory")?);
+            peer.choose_all(pool.alloc_slice(&list).ok_or(c"no memory")?)?;
             Ok(OK)
         })
     }
@@ -246,8 +247,9 @@ pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_set_timeouts(
     // SAFETY: the caller's promise.
     unsafe {
         in_balancer(err, |peer| {
-            let ms = |timeout: c_long| usize::try_from(timeout).map_err(|_| c"bad timeout");
-            peer.set_timeouts(ms(connect)?, ms(send)?, ms(read)?);
+            let ms = |timeout: c_long| u32::try_from(timeout).map_err(|_| c"bad timeout");
+            let timeouts = Timeouts { connect: ms(connect)?, send: ms(send)?, read: ms(read)? };
+            peer.set_timeouts(timeouts);
             Ok(OK)
         })
     }
@@ -295,6 +297,8 @@ pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_set_upstream_tls(
                     c"no TLS context: the location passes to http:// and sets no proxy_ssl_*",
                 );
             }
+            // It knows what is configured.
+            peer.extra_or_new()?;
             peer.upstream().set_ssl(on != 0);
             Ok(OK)
         })
@@ -326,7 +330,7 @@ pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_bind_to_local_addr(
             let pool = peer.request().pool().ok_or("no memory")?;
             let local = addr::local(pool, text)
                 .ok_or_else(|| format!("invalid addr {}", String::from_utf8_lossy(text)))?;
-            peer.set_local(local);
+            peer.set_local(local).map_err(|_| "no memory")?;
             Ok(OK)
         });
         // SAFETY: the caller's promise.

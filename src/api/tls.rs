@@ -22,10 +22,11 @@ pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_set_ssl_verify(
     // SAFETY: the caller's promise.
     unsafe {
         in_balancer(err, |peer| {
-            let mut tls = peer.tls.get();
+            let place = &peer.extra_or_new()?.tls;
+            let mut tls = place.get();
             tls.verify = Some(on != 0);
             tls.depth = (depth >= 0).then_some(depth);
-            peer.tls.set(tls);
+            place.set(tls);
             Ok(OK)
         })
     }
@@ -50,9 +51,10 @@ pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_set_ssl_cert(
             let pool = peer.request().pool().ok_or(c"no memory")?;
             let pems = peer.pems();
             let given = pems.certificate(bytes(cert, cert_len), bytes(key, key_len), pool)?;
-            let mut tls = peer.tls.get();
+            let place = &peer.extra_or_new()?.tls;
+            let mut tls = place.get();
             tls.certificate = Some(given);
-            peer.tls.set(tls);
+            place.set(tls);
             Ok(OK)
         })
     }
@@ -74,9 +76,10 @@ pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_set_ssl_trusted(
         in_balancer(err, |peer| {
             let pool = peer.request().pool().ok_or(c"no memory")?;
             let given = peer.pems().trusted(bytes(pem, pem_len), pool)?;
-            let mut tls = peer.tls.get();
+            let place = &peer.extra_or_new()?.tls;
+            let mut tls = place.get();
             tls.trusted = Some(given);
-            peer.tls.set(tls);
+            place.set(tls);
             Ok(OK)
         })
     }

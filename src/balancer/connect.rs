@@ -97,13 +97,12 @@ impl PeerData {
         identity.number(self.upstream.protocol());
         identity.number(pc.options());
         identity.text(addr::bound_to(pc));
-        identity.text(self.pool.get().map_or(&[], |(name, _)| name));
+        identity.text(self.named_pool().map_or(&[], |(name, _)| name));
         #[cfg(ngx_feature = "http_ssl")]
         {
             identity.number(self.upstream.ssl().into());
             if self.upstream.ssl() {
-                let tls = self.tls.get();
-                tls.write_identity(identity);
+                self.try_tls().write_identity(identity);
                 identity.number(self.verifies().into());
                 return self.upstream.write_tls_identity(
                     self.request,
@@ -139,7 +138,7 @@ impl PeerData {
         if self.upstream.ssl() {
             return false;
         }
-        pc.local().is_null() && pc.options() == 0 && self.pool.get().is_none()
+        pc.local().is_null() && pc.options() == 0 && self.named_pool().is_none()
     }
 
     fn number_of_identity(&self, pc: Peer, peer: &Chosen) -> Option<u64> {

@@ -11,8 +11,6 @@ use super::ctx::RequestCtx;
 use super::exit::{self, Exit};
 use super::idle::{Idle, Keepalive};
 use super::peer::{Fresh, PeerData};
-#[cfg(ngx_feature = "http_ssl")]
-use super::tls::TryTls;
 use crate::guard::{guard, quiet};
 use crate::log::debug;
 use crate::lua::call::{self, Failed};
@@ -23,12 +21,12 @@ use crate::phase::Phase;
 
 impl PeerData {
     /// The hooks to install, with this as their data.
-    pub fn hooks(this: ptr::NonNull<Self>) -> Hooks {
+    pub fn hooks(&self) -> Hooks {
         Hooks {
-            data: this.as_ptr().cast(),
+            data: ptr::from_ref(self).cast_mut().cast(),
             get: Some(ngx_http_lua_balancer_get_peer),
             free: Some(ngx_http_lua_balancer_free_peer),
-            notify: Some(ngx_http_lua_balancer_notify_peer),
+            notify: self.original.notify.map(|_| ngx_http_lua_balancer_notify_peer as _),
             #[cfg(ngx_feature = "http_ssl")]
             set_session: Some(super::session::ngx_http_lua_balancer_set_session),
             #[cfg(ngx_feature = "http_ssl")]
@@ -43,15 +41,15 @@ impl PeerData {
         }
 
         #[cfg(ngx_feature = "http_ssl")]
-        {
-            self.upstream.set_ssl_name(self.configured_ssl.1);
-            self.begin_tls();
+        if self.upstream.ssl() || self.extra().is_some() {
+            let Ok(extra) = self.extra_or_new() else { return ERROR };
+            extra.begin_tls(self.upstream);
         }
         // The same try once more, over a fresh connection: nothing that was chosen changes.
         let again = self.fresh.get() == Fresh::Wanted && self.is_chosen();
         if !again {
             self.tries.set(self.tries.get().begin());
-            self.chosen.set(self.list.next());
+            self.chosen.set(self.extra().and_then(|extra| extra.list.next()));
         }
         if !self.is_chosen() {
             self.reset();
@@ -65,8 +63,8 @@ impl PeerData {
             }
         }
 
-        if !self.local.get().is_null() {
-            pc.set_local(self.local.get());
+        if let Some(local) = self.extra().map(|extra| extra.local.get()).filter(|l| !l.is_null()) {
+            pc.set_local(local);
         }
         let rc = match self.chosen.get() {
             Some(peer) => self.connect(pc, peer),
@@ -83,18 +81,13 @@ impl PeerData {
         self.exit.set(None);
         self.more_tries.set(0);
         self.keepalive.set(None);
-        self.pool.set(None);
-        #[cfg(ngx_feature = "http_ssl")]
-        {
-            self.tls.set(TryTls::default());
-            if self.upstream.ssl() != self.configured_ssl.0 {
-                self.upstream.set_ssl(self.configured_ssl.0);
-            }
+        if let Some(extra) = self.extra() {
+            extra.reset(self.upstream);
         }
     }
 
     fn grant_tries(&self, pc: Peer) {
-        if let Some(count) = self.list.count() {
+        if let Some(count) = self.extra().and_then(|extra| extra.list.count()) {
             let limit = self.upstream.tries_limit();
             pc.set_tries(self.tries.get().for_all(count, limit));
         }

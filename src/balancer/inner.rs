@@ -19,7 +19,10 @@ impl PeerData {
     /// Looks at what the pool gave the try: `rc` is what its `get` has returned.
     pub(super) fn check_inner(&self, pc: Peer, rc: ngx_int_t) -> ngx_int_t {
         let number = self.fallback_number(pc);
-        self.noted.set(number);
+        // A connection without a note is not used again.
+        if let Ok(extra) = self.extra_or_new() {
+            extra.noted.set(number);
+        }
         let Some(connection) = pc.connection().filter(|_| rc == NGX_DONE as ngx_int_t) else {
             return rc;
         };
@@ -39,7 +42,8 @@ impl PeerData {
     /// Notes what the connection was opened with, before the pool may take it. One without a note
     /// is not used again.
     pub(super) fn note_for_inner(&self, pc: Peer) {
-        if let (Some(connection), Some(number)) = (pc.connection(), self.noted.get()) {
+        let number = self.extra().and_then(|extra| extra.noted.get());
+        if let (Some(connection), Some(number)) = (pc.connection(), number) {
             connection.note(number);
         }
     }

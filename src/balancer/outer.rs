@@ -6,8 +6,9 @@
 //! place behind nginx's back, when it has looked for a connection, and take them away before it
 //! keeps one.
 
+use core::cell::Cell;
 use core::ffi::c_void;
-use core::ptr::NonNull;
+use core::ptr;
 
 use ngx::ffi::{
     nginx_version, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t,
@@ -27,15 +28,33 @@ use crate::nginx::upstream_conf::UpstreamConf;
 /// Whether this nginx wraps upstreams after they are prepared.
 pub const WANTED: bool = nginx_version >= 1_029_007;
 
+/// Those hooks, where there can be any: on an older nginx this takes no memory.
+#[derive(Default)]
+pub struct OuterHooks([Cell<Option<Hooks>>; WANTED as usize]);
+
+impl OuterHooks {
+    /// The hooks of who wrapped us.
+    #[inline]
+    pub fn get(&self) -> Option<Hooks> {
+        self.0.first()?.get()
+    }
+
+    fn set(&self, hooks: Hooks) {
+        if let Some(place) = self.0.first() {
+            place.set(Some(hooks));
+        }
+    }
+}
+
 /// Puts the hooks around those that `pc` has.
-pub fn install(data: NonNull<PeerData>, pc: Peer) {
-    // SAFETY: `init_peer` has just made it for this request.
-    unsafe { data.as_ref() }.outer.set(Some(Hooks::of(pc)));
+pub fn install(data: &PeerData, pc: Peer) {
+    let inner = Hooks::of(pc);
+    data.outer.set(inner);
     let hooks = Hooks {
-        data: data.as_ptr().cast(),
+        data: ptr::from_ref(data).cast_mut().cast(),
         get: Some(ngx_http_lua_balancer_get_outer_peer),
         free: Some(ngx_http_lua_balancer_free_outer_peer),
-        notify: Some(ngx_http_lua_balancer_notify_outer_peer),
+        notify: inner.notify.map(|_| ngx_http_lua_balancer_notify_outer_peer as _),
         #[cfg(ngx_feature = "http_ssl")]
         set_session: Some(ngx_http_lua_balancer_set_outer_session),
         #[cfg(ngx_feature = "http_ssl")]

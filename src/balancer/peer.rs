@@ -2,22 +2,22 @@
 
 use core::cell::Cell;
 use core::ffi::CStr;
-use core::ptr;
 
 use ngx::ffi::{ngx_addr_t, ngx_int_t, ngx_str_t, ngx_uint_t};
 
 use super::addresses::Known;
+use super::extra::Extra;
 use super::idle::Keepalive;
-use super::list::List;
+use super::outer::OuterHooks;
 #[cfg(ngx_feature = "http_ssl")]
-use super::tls::{Pems, TryTls};
+use super::tls::Pems;
 use super::tries::{More, Tries};
 use super::Balancer;
 use crate::nginx::addr::{self, Parsed};
 use crate::nginx::bytes;
 use crate::nginx::peer::{Address, Hooks, Peer};
 use crate::nginx::request::Request;
-use crate::nginx::settings::{Changes, Loan};
+use crate::nginx::settings::{Loan, Timeouts};
 use crate::nginx::upstream::{TryState, Upstream};
 
 /// A peer that Lua chose: where it is, and the name that it is to prove.
@@ -69,8 +69,6 @@ pub struct PeerData {
 
     /// The peer that Lua chose for this try; `None` leaves it to the original hooks.
     pub(super) chosen: Cell<Option<Chosen>>,
-    /// The peers that Lua gave for this try and those after it.
-    pub(super) list: List<'static, Chosen>,
     /// How many tries Lua asked for on top.
     pub(super) more_tries: Cell<usize>,
     /// What `ngx.exit` asked for in this try.
@@ -79,37 +77,20 @@ pub struct PeerData {
     /// How the last try ended: `NGX_PEER_FAILED`, `NGX_PEER_NEXT`, or 0 before any did.
     pub last_state: Cell<ngx_uint_t>,
 
-    /// The timeouts that Lua set, for all tries that follow.
-    pub(super) changes: Cell<Changes>,
-    /// The settings of this try, when they are not the location's own.
-    pub(super) loan: Cell<Option<Loan>>,
-    /// The local address that Lua set, for all tries that follow.
-    pub(super) local: Cell<*mut ngx_addr_t>,
     /// Whether and how the connection of this try is kept when it has ended.
     pub keepalive: Cell<Option<Keepalive>>,
-    /// The caller's own name for a part of the pool, and how many connections it may have.
-    pub(super) pool: Cell<Option<(&'static [u8], usize)>>,
     /// What the connection of this try is opened with, while it is to be kept.
     pub(super) identity: Cell<&'static [u8]>,
-    /// The number of that, where nginx's own pool is under us.
-    pub(super) noted: Cell<Option<u64>>,
     /// Whether a try has gone over a connection of its own, and whether the next one must.
     pub(super) fresh: Cell<Fresh>,
-    /// What Lua wants of the TLS of this try.
-    #[cfg(ngx_feature = "http_ssl")]
-    pub tls: Cell<TryTls>,
-    /// What the TLS session of this try is found and kept under; empty for none.
-    #[cfg(ngx_feature = "http_ssl")]
-    pub(super) session_identity: Cell<&'static [u8]>,
-    /// Whether a session was offered in this try, and the peer has given no other one since.
-    #[cfg(ngx_feature = "http_ssl")]
-    pub(super) session_offered: Cell<bool>,
-    /// Whether the location uses TLS, and the name that it does so under.
-    #[cfg(ngx_feature = "http_ssl")]
-    pub(super) configured_ssl: (bool, ngx_str_t),
-
-    /// The hooks of who wrapped us after the configuration was read (see [`super::outer`]).
-    pub outer: Cell<Option<Hooks>>,
+    /// The timeouts that Lua set, for all tries that follow.
+    pub(super) timeouts: Cell<Timeouts>,
+    /// The settings of this try, when they are not the location's own.
+    pub(super) loan: Cell<Option<Loan>>,
+    /// What few requests need.
+    pub(super) extra: Cell<Option<&'static Extra>>,
+    /// The hooks of who wrapped us after the configuration was read.
+    pub(super) outer: OuterHooks,
 }
 
 impl PeerData {
@@ -128,28 +109,17 @@ impl PeerData {
             tries: Cell::new(Tries::default()),
             states_before: Cell::new(Upstream::state_count(request)),
             chosen: Cell::new(None),
-            list: List::default(),
             more_tries: Cell::new(0),
             exit: Cell::new(None),
             declined_in_a_row: Cell::new(0),
             last_state: Cell::new(0),
-            changes: Cell::new(Changes::default()),
-            loan: Cell::new(None),
-            local: Cell::new(ptr::null_mut()),
             keepalive: Cell::new(None),
-            pool: Cell::new(None),
             identity: Cell::new(&[]),
-            noted: Cell::new(None),
             fresh: Cell::new(Fresh::NotTried),
-            #[cfg(ngx_feature = "http_ssl")]
-            tls: Cell::new(TryTls::default()),
-            #[cfg(ngx_feature = "http_ssl")]
-            session_identity: Cell::new(&[]),
-            #[cfg(ngx_feature = "http_ssl")]
-            session_offered: Cell::new(false),
-            #[cfg(ngx_feature = "http_ssl")]
-            configured_ssl: (upstream.ssl(), upstream.ssl_name()),
-            outer: Cell::new(None),
+            timeouts: Cell::new(Timeouts::default()),
+            loan: Cell::new(None),
+            extra: Cell::new(None),
+            outer: OuterHooks::default(),
         }
     }
 
@@ -201,16 +171,20 @@ impl PeerData {
 
     /// Chooses the peer of this try.
     pub fn choose(&self, peer: Chosen) {
-        self.list.clear();
-        self.pool.set(None);
+        if let Some(extra) = self.extra() {
+            extra.list.clear();
+            extra.pool.set(None);
+        }
         self.chosen.set(Some(peer));
     }
 
     /// Chooses the peers of this try and of those after it, one for each.
-    pub fn choose_all(&self, peers: &'static [Chosen]) {
-        self.list.set(peers);
-        self.pool.set(None);
-        self.chosen.set(self.list.next());
+    pub fn choose_all(&self, peers: &'static [Chosen]) -> Result<(), &'static CStr> {
+        let extra = self.extra_or_new()?;
+        extra.list.set(peers);
+        extra.pool.set(None);
+        self.chosen.set(extra.list.next());
+        Ok(())
     }
 
     /// Adds tries, as far as `proxy_next_upstream_tries` allows.
@@ -223,23 +197,20 @@ impl PeerData {
     }
 
     /// Sets the timeouts for all tries that follow, in milliseconds; 0 keeps the configured one.
-    pub fn set_timeouts(&self, connect: usize, send: usize, read: usize) {
-        let mut changes = self.changes.get();
-        for (value, timeout) in [
-            (connect, &mut changes.connect_timeout),
-            (send, &mut changes.send_timeout),
-            (read, &mut changes.read_timeout),
-        ] {
-            if value > 0 {
-                *timeout = value;
-            }
-        }
-        self.changes.set(changes);
+    pub fn set_timeouts(&self, timeouts: Timeouts) {
+        let or = |new, old| if new == 0 { old } else { new };
+        let before = self.timeouts.get();
+        self.timeouts.set(Timeouts {
+            connect: or(timeouts.connect, before.connect),
+            send: or(timeouts.send, before.send),
+            read: or(timeouts.read, before.read),
+        });
     }
 
     /// Binds all tries that follow to a local address.
-    pub fn set_local(&self, local: *mut ngx_addr_t) {
-        self.local.set(local);
+    pub fn set_local(&self, local: *mut ngx_addr_t) -> Result<(), &'static CStr> {
+        self.extra_or_new()?.local.set(local);
+        Ok(())
     }
 
     /// How the tries of this request went, the one that begins now not counted.
@@ -266,7 +237,12 @@ impl PeerData {
 
     /// The caller's own name for a part of the pool, and how many connections it may have.
     pub fn pool_name(&self) -> Option<(&[u8], usize)> {
-        self.pool.get().filter(|(_, size)| *size < usize::MAX)
+        self.named_pool().filter(|(_, size)| *size < usize::MAX)
+    }
+
+    /// The same, also where it has no limit of its own.
+    pub(super) fn named_pool(&self) -> Option<(&'static [u8], usize)> {
+        self.extra()?.pool.get()
     }
 
     /// Keeps the connection of this try when it has ended. In milliseconds, 0 is no limit.
@@ -288,7 +264,7 @@ impl PeerData {
     pub fn set_pool(&self, name: &[u8], size: Option<usize>) -> Result<(), &'static CStr> {
         let pool = self.request.pool().ok_or(c"no memory")?;
         let name = pool.alloc_slice(name).ok_or(c"no memory")?;
-        self.pool.set(Some((name, size.unwrap_or(usize::MAX))));
+        self.extra_or_new()?.pool.set(Some((name, size.unwrap_or(usize::MAX))));
         Ok(())
     }
 }

@@ -26,7 +26,8 @@ impl PeerData {
     /// Readies the TLS of a connection that is to be opened.
     fn set_session(&self, pc: Peer, address: &Address) -> ngx_int_t {
         let Some(tls) = pc.connection().and_then(Tls::of) else { return OK };
-        if !self.tls.get().apply(tls) {
+        let Ok(extra) = self.extra_or_new() else { return ERROR };
+        if !extra.tls.get().apply(tls) {
             if let Some(log) = pc.log() {
                 log!(log, NGX_LOG_ERR, "lua balancer: ssl settings of the try refused by OpenSSL");
             }
@@ -36,7 +37,7 @@ impl PeerData {
             return OK;
         }
         let Some(identity) = self.write_session_identity(tls, address) else { return OK };
-        self.session_identity.set(identity);
+        extra.session_identity.set(identity);
 
         let session = self.balancer.main.session(identity, pc);
         if let Some(log) = pc.log().filter(|log| log.debugs_http()) {
@@ -46,7 +47,7 @@ impl PeerData {
         }
         if let Some(session) = session {
             let offered = tls.offer(&session);
-            self.session_offered.set(offered);
+            extra.session_offered.set(offered);
             if !offered {
                 self.balancer.main.forget_session(identity);
             }
@@ -56,22 +57,16 @@ impl PeerData {
 
     /// Keeps a session that the peer has just given.
     fn save_session(&self, pc: Peer) {
-        let identity = self.session_identity.get();
+        let Some(extra) = self.extra() else { return };
+        let identity = extra.session_identity.get();
         if identity.is_empty() {
             return;
         }
         let session = pc.connection().and_then(Tls::of).and_then(Tls::session);
         if let Some(session) = session {
-            self.session_offered.set(false);
+            extra.session_offered.set(false);
             self.balancer.main.keep_session(identity, session, pc);
         }
-    }
-
-    /// Forgets the session of the try before: this one may go over a connection of a pool, which is
-    /// not asked for any.
-    pub(super) fn begin_tls(&self) {
-        self.session_identity.set(&[]);
-        self.session_offered.set(false);
     }
 
     /// Learns how the TLS of a try went. A session that the peer refused, for no other one, or that
@@ -82,11 +77,12 @@ impl PeerData {
         if let (Some(_), Some(ctx)) = (tls, RequestCtx::of_or_new(self.request)) {
             ctx.ssl_resumed.set(Some(resumed));
         }
-        let identity = self.session_identity.get();
+        let Some(extra) = self.extra() else { return };
+        let identity = extra.session_identity.get();
         if identity.is_empty() {
             return;
         }
-        let refused = tls.is_some() && self.session_offered.get() && !resumed;
+        let refused = tls.is_some() && extra.session_offered.get() && !resumed;
         // nginx sends nothing to a peer whose certificate is not what it should be.
         let broken = failed && !(tls.is_some() && self.upstream.is_request_sent());
         if refused || broken {
@@ -107,7 +103,7 @@ impl PeerData {
         identity.text(tls.server_name());
         identity.text(if verify { self.upstream.name_to_verify() } else { &[] });
         identity.number(verify.into());
-        self.tls.get().write_session_identity(&mut identity);
+        self.try_tls().write_session_identity(&mut identity);
         identity.text(addr::unmarked(address));
         self.request.pool()?.alloc_slice(identity.bytes())
     }

@@ -30,6 +30,15 @@ impl Pool {
         NonNull::new(unsafe { ngx_palloc(self.as_ptr(), size_of::<T>()) }.cast())
     }
 
+    /// Moves `value` into the pool; `None` without memory. It lives as long as the pool: `'a` must
+    /// not be longer.
+    pub fn place<'a, T>(self, value: T) -> Option<&'a T> {
+        const { assert!(!core::mem::needs_drop::<T>()) };
+        let mut memory = self.alloc::<T>()?;
+        // SAFETY: fresh memory, which nobody else knows yet.
+        Some(unsafe { memory.as_mut() }.write(value))
+    }
+
     /// Moves `values` into the pool, where they are never dropped; `None` without memory. They
     /// live as long as the pool: `'a` must not be longer.
     pub fn alloc_slice<'a, T: Copy>(self, values: &[T]) -> Option<&'a [T]> {

@@ -4,7 +4,7 @@
 //! gets a copy, which goes back when the try has ended: copies are made for as many tries as go
 //! on at the same time, not for each request.
 
-use core::ptr;
+use core::ptr::{self, NonNull};
 use std::collections::HashMap;
 
 use ngx::ffi::{ngx_http_upstream_conf_t, ngx_msec_t};
@@ -14,15 +14,30 @@ use super::upstream::Upstream;
 
 type Raw = ngx_http_upstream_conf_t;
 
+/// Timeouts in milliseconds; 0 keeps the configured one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// `proxy_connect_timeout` and the like.
+    pub connect: u32,
+    /// `proxy_send_timeout` and the like.
+    pub send: u32,
+    /// `proxy_read_timeout` and the like.
+    pub read: u32,
+}
+
+impl Timeouts {
+    /// Whether any is changed.
+    #[inline]
+    pub fn any(self) -> bool {
+        self.connect | self.send | self.read != 0
+    }
+}
+
 /// What a try wants to be different.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Milliseconds; 0 keeps the configured one.
-    pub connect_timeout: ngx_msec_t,
-    /// Milliseconds; 0 keeps the configured one.
-    pub send_timeout: ngx_msec_t,
-    /// Milliseconds; 0 keeps the configured one.
-    pub read_timeout: ngx_msec_t,
+    /// The timeouts.
+    pub timeouts: Timeouts,
     /// The request's own TLS name counts, not `proxy_ssl_name`.
     pub own_ssl_name: bool,
     /// Whether the peer's certificate is verified; `None` keeps the configured one.
@@ -36,7 +51,7 @@ impl Changes {
     /// Whether anything is different at all.
     #[inline]
     pub fn any(&self) -> bool {
-        self.connect_timeout | self.send_timeout | self.read_timeout != 0
+        self.timeouts.any()
             || self.own_ssl_name
             || self.ask_for_session
             || self.ssl_verify.is_some()
@@ -45,13 +60,14 @@ impl Changes {
     /// # Safety
     /// Both are live settings, `copy` a copy of `original`.
     unsafe fn apply(&self, copy: *mut Raw, original: *const Raw) {
-        let or = |changed, configured| if changed == 0 { configured } else { changed };
+        let or =
+            |changed, configured| if changed == 0 { configured } else { changed as ngx_msec_t };
         // SAFETY: the caller's promise. All fields that differ in any copy are set, since a copy
         // comes from another try.
         unsafe {
-            (*copy).connect_timeout = or(self.connect_timeout, (*original).connect_timeout);
-            (*copy).send_timeout = or(self.send_timeout, (*original).send_timeout);
-            (*copy).read_timeout = or(self.read_timeout, (*original).read_timeout);
+            (*copy).connect_timeout = or(self.timeouts.connect, (*original).connect_timeout);
+            (*copy).send_timeout = or(self.timeouts.send, (*original).send_timeout);
+            (*copy).read_timeout = or(self.timeouts.read, (*original).read_timeout);
             #[cfg(ngx_feature = "http_ssl")]
             {
                 (*copy).ssl_name =
@@ -70,18 +86,36 @@ impl Changes {
 pub struct Copies {
     /// The copy that came back last: mostly the one that is wanted next.
     last: Option<Loan>,
-    free: HashMap<*mut Raw, Vec<Box<Raw>>, FxBuildHasher>,
+    free: HashMap<*mut Raw, Vec<Box<Copied>>, FxBuildHasher>,
+}
+
+/// A copy, and what it is one of.
+struct Copied {
+    conf: Raw,
+    original: *mut Raw,
 }
 
 /// Settings on loan to a try.
 #[derive(Clone, Copy)]
-pub struct Loan {
-    /// The location's own.
-    pub original: *mut Raw,
-    /// The changed ones.
-    pub copy: *mut Raw,
-    /// Whether the location reuses TLS sessions.
-    pub reuses_sessions: bool,
+pub struct Loan(NonNull<Copied>);
+
+impl Loan {
+    fn original(self) -> *mut Raw {
+        // SAFETY: a loan lives until it is given back.
+        unsafe { (*self.0.as_ptr()).original }
+    }
+
+    fn conf(self) -> *mut Raw {
+        // SAFETY: as above.
+        unsafe { &raw mut (*self.0.as_ptr()).conf }
+    }
+
+    /// Whether the location itself reuses TLS sessions.
+    #[cfg(ngx_feature = "http_ssl")]
+    pub fn reuses_sessions(self) -> bool {
+        // SAFETY: as above; the location's settings live as long as the configuration.
+        unsafe { (*self.original()).ssl_session_reuse != 0 }
+    }
 }
 
 impl Copies {
@@ -89,40 +123,36 @@ impl Copies {
     /// which has the location's own until then.
     pub fn lend(&mut self, upstream: Upstream, changes: &Changes) -> Loan {
         let original = upstream.conf();
-        let copy = match self.last.take_if(|loan| loan.original == original) {
-            Some(loan) => loan.copy,
-            None => self.another(original),
-        };
+        let last = self.last.take_if(|loan| loan.original() == original);
+        let loan = last.unwrap_or_else(|| self.another(original));
         // SAFETY: both are live.
-        unsafe { changes.apply(copy, original) };
-        #[cfg(ngx_feature = "http_ssl")]
-        let reuses_sessions = upstream.reuses_sessions();
-        #[cfg(not(ngx_feature = "http_ssl"))]
-        let reuses_sessions = false;
-        upstream.set_conf(copy);
-        Loan { original, copy, reuses_sessions }
+        unsafe { changes.apply(loan.conf(), original) };
+        upstream.set_conf(loan.conf());
+        loan
     }
 
     /// Puts the location's own settings back and takes the copy, which must be the one that
     /// [`lend`](Self::lend) put there.
     pub fn give_back(&mut self, upstream: Upstream, loan: Loan) {
-        upstream.set_conf(loan.original);
+        upstream.set_conf(loan.original());
         if let Some(other) = self.last.replace(loan) {
+            let original = other.original();
             // SAFETY: `another` made it of a box, and nobody has it any longer. A loan is given
             // back once: it is taken out of its cell before.
-            let copy = unsafe { Box::from_raw(other.copy) };
-            self.free.entry(other.original).or_default().push(copy);
+            let copy = unsafe { Box::from_raw(other.0.as_ptr()) };
+            self.free.entry(original).or_default().push(copy);
         }
     }
 
     #[cold]
-    fn another(&mut self, original: *mut Raw) -> *mut Raw {
-        match self.free.get_mut(&original).and_then(Vec::pop) {
-            Some(copy) => Box::into_raw(copy),
+    fn another(&mut self, original: *mut Raw) -> Loan {
+        let copy = self.free.get_mut(&original).and_then(Vec::pop).unwrap_or_else(|| {
             // SAFETY: the structure is plain data, whose pointers live as long as the
             // configuration.
-            None => Box::into_raw(Box::new(unsafe { ptr::read(original) })),
-        }
+            let conf = unsafe { ptr::read(original) };
+            Box::new(Copied { conf, original })
+        });
+        Loan(NonNull::from(Box::leak(copy)))
     }
 }
 
@@ -130,7 +160,7 @@ impl Drop for Copies {
     fn drop(&mut self) {
         if let Some(loan) = self.last.take() {
             // SAFETY: as in `give_back`.
-            drop(unsafe { Box::from_raw(loan.copy) });
+            drop(unsafe { Box::from_raw(loan.0.as_ptr()) });
         }
     }
 }
