@@ -93,9 +93,10 @@ sub start {
     return $self;
 }
 
-# As one process, under a tool.
+# As one process, under a tool, with nothing left to chance.
 sub start_under {
     my ($self, @tool) = @_;
+    local $ENV{LD_PRELOAD} = $ENV{BENCH_PRELOAD};
     $self->{single} = $self->run(@tool, $self->command('-g', 'daemon off; master_process off;'));
     return $self;
 }
