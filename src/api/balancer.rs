@@ -270,9 +270,7 @@ pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_recreate_request(
             if peer.request().body_is_streamed() {
                 return Err(c"request body is not buffered (proxy_request_buffering off)");
             }
-            if !peer.upstream().recreate_request(peer.request()) {
-                return Err(c"failed to recreate the upstream request");
-            }
+            peer.upstream().recreate_request(peer.request())?;
             Ok(OK)
         })
     }

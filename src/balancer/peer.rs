@@ -151,6 +151,10 @@ impl PeerData {
 
     /// Makes a peer of what Lua names. `port` counts where `text` has none.
     pub fn peer_of(&self, text: &[u8], port: u16, host: &[u8]) -> Result<Chosen, &'static CStr> {
+        // OpenSSL would take what stands in front of a NUL for all of the name.
+        if host.iter().any(u8::is_ascii_control) {
+            return Err(c"invalid name of the peer");
+        }
         let pool = self.request.pool().ok_or(c"no memory")?;
         let mut addresses = self.balancer.main.addresses.try_borrow_mut().map_err(|_| c"busy")?;
         let address = match addresses.find(text, port) {

@@ -195,8 +195,39 @@ pub fn parse(pool: Pool, text: &[u8], port: u16) -> Result<Parsed, &'static CStr
     if family != libc::AF_UNIX && url.port == 0 {
         return Err(c"no port");
     }
+    if !is_plainly(sockaddr, text) {
+        return Err(c"invalid host");
+    }
 
     Ok(Parsed { sockaddr: sockaddr.into(), name: name.into() })
+}
+
+/// Whether `text` is the usual way to write an address. nginx also takes `UNIX:/path`, and
+/// `127.0.0.01` or `127...1` for `127.0.0.1`; code that looks at a text to allow or forbid what it
+/// leads to would not know them, and other software reads some of them differently.
+fn is_plainly(sockaddr: &[u8], text: &[u8]) -> bool {
+    const FAMILY: usize = mem::size_of::<libc::sa_family_t>();
+    const IP4: usize = mem::offset_of!(libc::sockaddr_in, sin_addr);
+    const IP6_LAST: usize = mem::offset_of!(libc::sockaddr_in6, sin6_addr) + 12;
+
+    let ip4 = |at: usize| match sockaddr.get(at..at + 4) {
+        Some([a, b, c, d]) => format!("{a}.{b}.{c}.{d}"),
+        _ => String::new(),
+    };
+    let family = sockaddr.first_chunk::<FAMILY>().map(|f| libc::sa_family_t::from_ne_bytes(*f));
+    match family.map(i32::from) {
+        Some(libc::AF_INET) => {
+            let rest = text.strip_prefix(ip4(IP4).as_bytes());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b":"))
+        }
+        // The last four bytes may be written in that way as well.
+        Some(libc::AF_INET6) if text.contains(&b'.') => {
+            let end = text.iter().position(|byte| *byte == b']').unwrap_or(text.len());
+            text[..end].ends_with(format!(":{}", ip4(IP6_LAST)).as_bytes())
+        }
+        Some(libc::AF_UNIX) => text.starts_with(b"unix:"),
+        _ => true,
+    }
 }
 
 /// Parses the literal address, with or without port, that a connection is bound to
@@ -217,6 +248,10 @@ pub fn local(pool: Pool, text: &[u8]) -> Option<*mut ngx_addr_t> {
         memory.write_bytes(0, 1);
         let rc = ngx_parse_addr_port(pool.as_ptr(), memory, name.data, name.len);
         if rc != NGX_OK as isize {
+            return None;
+        }
+        let sockaddr = (*memory).sockaddr.cast::<u8>();
+        if !is_plainly(slice::from_raw_parts(sockaddr, (*memory).socklen as usize), text) {
             return None;
         }
         (*memory).name = name;
@@ -271,6 +306,23 @@ mod tests {
             assert!(plain != one && one != big && plain != big);
             assert_eq!(plain.as_ref().map(Vec::len), Some(len));
         }
+    }
+
+    #[test]
+    fn an_address_has_one_spelling() {
+        let mut ip4 = family(libc::AF_INET);
+        ip4[4..8].copy_from_slice(&[127, 0, 0, 1]);
+        let is = |text: &str| super::is_plainly(&ip4, text.as_bytes());
+        assert!(is("127.0.0.1") && is("127.0.0.1:80"));
+        assert!(!is("127.0.0.01") && !is("0127.0.0.1") && !is("127...1") && !is("127.0.0.1x"));
+        let mut ip6 = family(libc::AF_INET6);
+        ip6[18..24].copy_from_slice(&[255, 255, 127, 0, 0, 1]);
+        let is = |text: &str| super::is_plainly(&ip6, text.as_bytes());
+        assert!(is("::ffff:127.0.0.1") && is("[::ffff:127.0.0.1]:80") && is("::ffff:7f00:1"));
+        assert!(!is("::ffff:127.0.0.01") && !is("[::ffff:127..1]:80"));
+        let unix = family(libc::AF_UNIX);
+        assert!(super::is_plainly(&unix, b"unix:/a"));
+        assert!(!super::is_plainly(&unix, b"UNIX:/a"));
     }
 
     #[test]

@@ -53,8 +53,8 @@ pub fn set(request: Request, data: &[u8]) -> Result<(), NoMemory> {
         body
     };
 
-    headers::set(request, b"Transfer-Encoding", &[])?;
-    headers::set(request, b"Content-Length", &[data.len().to_string().as_bytes()])?;
+    headers::replace(request, b"Transfer-Encoding", &[])?;
+    headers::replace(request, b"Content-Length", &[data.len().to_string().as_bytes()])?;
     // SAFETY: the request is live; the old body's memory stays with the pool, since a try that
     // has ended may still point to it.
     unsafe {

@@ -12,6 +12,7 @@ use ngx::http::{HttpModuleMainConf, NgxHttpCoreModule};
 
 use super::request::Request;
 use super::{bytes, var};
+use crate::log::debug;
 
 /// There is no memory left.
 #[derive(Debug)]
@@ -26,8 +27,28 @@ pub fn nth(request: Request, n: usize) -> Option<(&'static [u8], &'static [u8])>
 
 /// Gives a header these values, in place of all that it had; none takes it away.
 ///
-/// Nothing is changed when there is no memory for all of it.
+/// What frames the body follows the body alone and is left as it is: a length that is not the
+/// body's would let its peer take a part of it for another request, or of another request for it.
 pub fn set(request: Request, name: &[u8], values: &[&[u8]]) -> Result<(), NoMemory> {
+    let is = |framing: &str| {
+        let dashed = name.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte });
+        dashed.map(|byte| byte.to_ascii_lowercase()).eq(framing.bytes())
+    };
+    let taken_away = values.is_empty();
+    if is("content-length") || is("transfer-encoding") && !taken_away {
+        if let Some(log) = request.log().filter(|log| log.debugs_http()) {
+            let name = String::from_utf8_lossy(name);
+            debug!(log, "lua balancer: {name} is left to the body");
+        }
+        return Ok(());
+    }
+    replace(request, name, values)
+}
+
+/// The same for every header.
+///
+/// Nothing is changed when there is no memory for all of it.
+pub(super) fn replace(request: Request, name: &[u8], values: &[&[u8]]) -> Result<(), NoMemory> {
     let name = escape(name, is_token);
     let values: Vec<Vec<u8>> = values.iter().map(|value| escape(value, is_field_byte)).collect();
 
@@ -210,6 +231,11 @@ fn escape(text: &[u8], allowed: fn(u8) -> bool) -> Vec<u8> {
         }
     }
     out
+}
+
+/// Percent-encodes what would end the request line.
+pub(super) fn escape_args(args: &[u8]) -> Vec<u8> {
+    escape(args, |byte| byte > b' ' && byte != 0x7f)
 }
 
 /// The bytes of a field name (RFC 9110, section 5.6.2).

@@ -1,18 +1,20 @@
 //! `ngx_http_upstream_t`: the upstream of one request.
 
+use core::ffi::CStr;
 use core::ptr::{self, NonNull};
 
 use ngx::ffi::{
-    ngx_current_msec, ngx_http_block_reading, ngx_http_finalize_request, ngx_http_upstream_conf_t,
-    ngx_http_upstream_state_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t, NGX_ERROR, NGX_OK,
+    ngx_chain_t, ngx_current_msec, ngx_http_block_reading, ngx_http_finalize_request,
+    ngx_http_upstream_conf_t, ngx_http_upstream_state_t, ngx_http_upstream_t, ngx_int_t,
+    ngx_msec_t, NGX_ERROR, NGX_OK,
 };
 #[cfg(ngx_feature = "http_ssl")]
 use ngx::ffi::{ngx_http_complex_value, ngx_http_complex_value_t};
 
-use super::bytes;
 use super::peer::Peer;
 use super::request::Request;
 use super::upstream_conf::UpstreamConf;
+use super::{bytes, var};
 #[cfg(ngx_feature = "http_ssl")]
 use crate::balancer::identity::Writer;
 
@@ -72,18 +74,47 @@ impl Upstream {
         unsafe { (*self.conf()).next_upstream_tries }
     }
 
-    /// Makes the request for the peer anew, with what has changed since. False when the
-    /// protocol's module fails to.
-    pub fn recreate_request(self, request: Request) -> bool {
+    /// Makes the request for the peer anew, with what has changed since.
+    ///
+    /// A variable may hold a line break: in a body it does no harm, in the head it would be the
+    /// start of a header of its own. So the head is made once more with such bytes blotted out,
+    /// and refused when that makes a difference.
+    pub fn recreate_request(self, request: Request) -> Result<(), &'static CStr> {
+        const FAILED: &CStr = c"failed to recreate the upstream request";
+        // SAFETY: the upstream is live, and so are the buffers of its requests.
+        unsafe {
+            let u = self.as_ptr();
+            let before = (*u).request_bufs;
+            let made = self.create_request(request).ok_or(FAILED)?;
+            let Some(broken) = var::Broken::of(request) else { return Ok(()) };
+            broken.blot(true);
+            let blotted = self.create_request(request);
+            broken.blot(false);
+            if blotted.is_some_and(|blotted| head(blotted) == head(made)) {
+                (*u).request_bufs = made;
+                return Ok(());
+            }
+            (*u).request_bufs = before;
+            Err(c"a variable has a line break or NUL that would get into the request's head")
+        }
+    }
+
+    /// What the protocol's module makes of the request; `None` when it fails.
+    fn create_request(self, request: Request) -> Option<*mut ngx_chain_t> {
         // SAFETY: the upstream and its request are live. `create_request` appends what
         // request_bufs holds as the body, as it did the first time: the body without the head
         // that was made then.
         unsafe {
             let (u, r) = (self.as_ptr(), request.as_ptr());
-            let Some(create_request) = (*u).create_request else { return false };
+            let create_request = (*u).create_request?;
+            let before = (*u).request_bufs;
             let body = (*r).request_body;
             (*u).request_bufs = if body.is_null() { ptr::null_mut() } else { (*body).bufs };
-            create_request(r) == OK
+            if create_request(r) == OK {
+                return Some((*u).request_bufs);
+            }
+            (*u).request_bufs = before;
+            None
         }
     }
 
@@ -160,6 +191,21 @@ impl Upstream {
             (*main).set_count((*main).count() + 1);
             ngx_http_finalize_request(r, status);
         }
+    }
+}
+
+/// The head of a request: what its first buffer holds, in HTTP/1 up to the empty line.
+///
+/// # Safety
+/// The chain and its buffers are live.
+unsafe fn head<'a>(bufs: *mut ngx_chain_t) -> &'a [u8] {
+    // SAFETY: the caller's promise; a buffer's memory lies between its two pointers.
+    unsafe {
+        let Some(buf) = bufs.as_ref().and_then(|link| link.buf.as_ref()) else { return &[] };
+        let len = buf.last.offset_from(buf.pos) as usize;
+        let text = bytes(ngx::ffi::ngx_str_t { len, data: buf.pos });
+        let end = text.windows(4).position(|four| four == b"\r\n\r\n");
+        end.map_or(text, |end| &text[..end])
     }
 }
 

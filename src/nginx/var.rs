@@ -81,6 +81,9 @@ pub fn set(request: Request, name: &[u8], value: Option<&[u8]>) -> Result<(), Se
             return Err(SetError::NotChangeable);
         }
 
+        // $args is a part of the request line, where a space or a line break would end it.
+        let escaped = value.filter(|_| lower == b"args").map(super::headers::escape_args);
+        let value = escaped.as_deref().or(value);
         let data = match value {
             Some(value) => Some(pool.copy(value).ok_or(SetError::NoMemory)?),
             None => None,
@@ -111,6 +114,43 @@ pub fn set(request: Request, name: &[u8], value: Option<&[u8]>) -> Result<(), Se
         }
     }
     Err(SetError::NotChangeable)
+}
+
+/// Values of variables that hold what ends a line, or a text in C: as they are, and blotted out.
+pub struct Broken(Vec<(NonNull<ngx_http_variable_value_t>, *mut u8, *mut u8)>);
+
+impl Broken {
+    /// Those that a request has now; `None` when there are none, or no memory.
+    pub fn of(request: Request) -> Option<Self> {
+        let pool = request.pool()?;
+        let mut broken = Vec::new();
+        // SAFETY: the request is live, and r->variables has a place for each indexed variable.
+        unsafe {
+            let main = NgxHttpCoreModule::main_conf(&*request.as_ptr())?;
+            for n in 0..main.variables.nelts {
+                let slot = NonNull::new((*request.as_ptr()).variables.add(n))?;
+                let value = slot.as_ref();
+                if value.valid() == 0 || value.not_found() != 0 {
+                    continue;
+                }
+                let text = value.as_bytes();
+                if text.iter().any(|byte| b"\r\n\0".contains(byte)) {
+                    let blot = |byte: &u8| if b"\r\n\0".contains(byte) { b'_' } else { *byte };
+                    let blotted: Vec<u8> = text.iter().map(blot).collect();
+                    broken.push((slot, value.data, pool.copy(&blotted)?.data));
+                }
+            }
+        }
+        (!broken.is_empty()).then_some(Broken(broken))
+    }
+
+    /// Blots the bytes out, or puts them back.
+    pub fn blot(&self, out: bool) {
+        for (slot, data, blotted) in &self.0 {
+            // SAFETY: both texts have the value's length and live as long as the request.
+            unsafe { (*slot.as_ptr()).data = if out { *blotted } else { *data } };
+        }
+    }
 }
 
 /// Forgets the values that nginx has kept of some variables, since what they show has changed.

@@ -58,6 +58,9 @@ end
 -- Sets a header to a string, a number or a table of them; nil or an empty table takes it away.
 function req.set_header(name, value)
     name = text(name, "argument #1 to 'set_header'")
+    if name == "" then
+        error("bad argument #1 to 'set_header' (the name is empty)", 2)
+    end
     local values = {}
     if type(value) == "table" then
         for i, one in ipairs(value) do
