@@ -17,8 +17,8 @@ all: setup-build ## the release module (the default)
 	@scripts/build-module
 
 # One apt call for all of a target's needs, before anything is built.
-.PHONY: setup-build setup-demo setup-test setup-trace setup-valgrind setup-bench
-setup-build setup-demo setup-test setup-trace setup-valgrind setup-bench:
+.PHONY: setup-build setup-demo setup-test setup-chaos setup-trace setup-valgrind setup-bench
+setup-build setup-demo setup-test setup-chaos setup-trace setup-valgrind setup-bench:
 	@scripts/setup $(@:setup-%=%)
 
 .PHONY: demo
@@ -37,6 +37,10 @@ test-all: ## the tests on stock, trixie, sid and 1.28.3, and the trace
 .PHONY: soak
 soak: setup-test all ## t/soak.t at length: SOAK requests in each way to keep connections
 	@SOAK=$${SOAK:-100000} TEST_NGINX_FILE_SECONDS=3600 scripts/run-tests t/soak.t
+
+.PHONY: chaos
+chaos: setup-chaos all ## everything goes wrong for SECONDS (300), and no request fails; SEED=N: as planned then
+	@CHAOS_SECONDS=$(SECONDS) CHAOS_SEED=$(SEED) chaos/run
 
 .PHONY: unittest
 unittest: setup-build ## the Rust unit tests
