@@ -17,16 +17,26 @@ pub struct Writer {
     bytes: Vec<u8>,
 }
 
+/// Stands in front of a number that is not below it.
+const LONG: u8 = u8::MAX;
+
 impl Writer {
     /// Starts a new identity, in the memory of the last one.
     pub fn clear(&mut self) {
         self.bytes.clear();
     }
 
-    /// A number: a flag, a count, an address of something that lives as long as the pool.
+    /// A number: a flag, a count, an address of something that lives as long as the pool. Most
+    /// are small, and take one byte.
     #[inline]
     pub fn number(&mut self, value: usize) {
-        self.bytes.extend_from_slice(&value.to_ne_bytes());
+        match u8::try_from(value) {
+            Ok(value) if value < LONG => self.bytes.push(value),
+            _ => {
+                self.bytes.push(LONG);
+                self.bytes.extend_from_slice(&value.to_ne_bytes());
+            }
+        }
     }
 
     /// A string of any length.
@@ -90,6 +100,23 @@ mod tests {
         assert_ne!(write(&["ab", "c"]), write(&["a", "bc"]));
         assert_ne!(write(&["", "a"]), write(&["a", ""]));
         assert_eq!(write(&["a", "b"]), write(&["a", "b"]));
+    }
+
+    #[test]
+    fn numbers_do_not_run_into_each_other() {
+        let numbers = [0, 1, 7, 254, 255, 256, 511, 65535, 1 << 32, usize::MAX - 255, usize::MAX];
+        let write = |numbers: &[usize]| {
+            let mut writer = Writer::default();
+            numbers.iter().for_each(|number| writer.number(*number));
+            writer.bytes().to_vec()
+        };
+        let mut seen = std::collections::HashSet::new();
+        for first in numbers {
+            assert!(seen.insert(write(&[first])));
+            for second in numbers {
+                assert!(seen.insert(write(&[first, second])));
+            }
+        }
     }
 
     #[test]

@@ -35,10 +35,9 @@ pub struct Idle {
     homes: OnceCell<Box<[Home]>>,
 }
 
-/// Where an idle connection belongs.
+/// Where an idle connection belongs. Which of them it is tells the place in the pool.
 struct Home {
     idle: *const Idle,
-    place: core::cell::Cell<Option<Place>>,
 }
 
 impl Idle {
@@ -59,13 +58,17 @@ impl Idle {
     }
 
     fn home(&self, place: Place) -> Option<&Home> {
-        let homes = self.homes.get_or_init(|| {
-            let home = || Home { idle: self, place: core::cell::Cell::new(None) };
-            (0..self.conf.connections).map(|_| home()).collect()
-        });
-        let home = homes.get(place.index())?;
-        home.place.set(Some(place));
-        Some(home)
+        let homes = self
+            .homes
+            .get_or_init(|| (0..self.conf.connections).map(|_| Home { idle: self }).collect());
+        homes.get(place.index())
+    }
+
+    /// The place that a home is for.
+    fn place_of(&self, home: &Home) -> Option<Place> {
+        let homes = self.homes.get()?;
+        let distance = core::ptr::from_ref(home).addr().checked_sub(homes.as_ptr().addr())?;
+        Some(Place::at(distance / size_of::<Home>()))
     }
 
     /// Gives the try a connection that was opened with the same identity; false when there is
@@ -163,7 +166,7 @@ fn leave(connection: Connection) {
     let (idle, place) = unsafe {
         let Some(home) = connection.data().cast::<Home>().as_ref() else { return };
         let Some(idle) = home.idle.as_ref() else { return };
-        (idle, home.place.get())
+        (idle, idle.place_of(home))
     };
     if let (Ok(mut pool), Some(place)) = (idle.pool.try_borrow_mut(), place) {
         pool.remove(place);

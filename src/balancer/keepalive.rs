@@ -8,7 +8,7 @@
 
 use core::hash::Hasher;
 
-use hashbrown::hash_table::{Entry, HashTable};
+use hashbrown::HashTable;
 use rustc_hash::FxHasher;
 
 /// No place.
@@ -22,6 +22,11 @@ impl Place {
     /// A number below the pool's capacity, which no other idle connection has.
     pub fn index(self) -> usize {
         self.0 as usize
+    }
+
+    /// The place of this number; one that no connection has when it is none.
+    pub fn at(index: usize) -> Self {
+        Place(u32::try_from(index).unwrap_or(NIL))
     }
 }
 
@@ -77,12 +82,23 @@ struct Groups {
     table: HashTable<u32>,
     groups: Vec<Group>,
     free: Vec<u32>,
+    /// The keys of all groups, one behind the other: they are short, and a piece of memory for
+    /// each would take twice as much.
+    keys: Vec<u8>,
 }
 
 struct Group {
-    hash: u64,
-    key: Box<[u8]>,
+    /// Where the key is in [`Groups::keys`].
+    key: usize,
+    key_len: u32,
     list: List,
+}
+
+impl Group {
+    #[inline]
+    fn key<'a>(&self, keys: &'a [u8]) -> &'a [u8] {
+        &keys[self.key..self.key + self.key_len as usize]
+    }
 }
 
 fn hash(key: &[u8]) -> u64 {
@@ -93,20 +109,24 @@ fn hash(key: &[u8]) -> u64 {
 
 impl Groups {
     fn find(&self, key: &[u8]) -> Option<u32> {
-        self.table.find(hash(key), |n| *self.groups[*n as usize].key == *key).copied()
+        self.find_hashed(hash(key), key)
+    }
+
+    fn find_hashed(&self, hash: u64, key: &[u8]) -> Option<u32> {
+        self.table.find(hash, |n| self.groups[*n as usize].key(&self.keys) == key).copied()
     }
 
     fn find_or_add(&mut self, key: &[u8], spare: usize) -> u32 {
-        let hash = hash(key);
-        let groups = &self.groups;
-        if let Some(n) = self.table.find(hash, |n| *groups[*n as usize].key == *key) {
-            return *n;
+        let hashed = hash(key);
+        if let Some(n) = self.find_hashed(hashed, key) {
+            return n;
         }
         // Empty groups stay, since most come back with the next request; but not without end.
         if self.table.len() >= spare {
             self.forget_empty();
         }
-        let group = Group { hash, key: key.into(), list: List::EMPTY };
+        let group = Group { key: self.keys.len(), key_len: key.len() as u32, list: List::EMPTY };
+        self.keys.extend_from_slice(key);
         let n = match self.free.pop() {
             Some(n) => {
                 self.groups[n as usize] = group;
@@ -117,27 +137,26 @@ impl Groups {
                 self.groups.len() as u32 - 1
             }
         };
-        let groups = &self.groups;
-        let same = |other: &u32| groups[*other as usize].key == groups[n as usize].key;
-        match self.table.entry(hash, same, |n| groups[*n as usize].hash) {
-            Entry::Vacant(entry) => {
-                entry.insert(n);
-            }
-            Entry::Occupied(_) => unreachable!("the key was looked for above"),
-        }
+        let (groups, keys) = (&self.groups, &self.keys);
+        self.table.insert_unique(hashed, n, |n| hash(groups[*n as usize].key(keys)));
         n
     }
 
     fn forget_empty(&mut self) {
+        let mut keys = Vec::new();
         let (groups, free) = (&mut self.groups, &mut self.free);
         self.table.retain(|n| {
             let group = &mut groups[*n as usize];
             if group.list.len == 0 {
-                group.key = Box::default();
                 free.push(*n);
+                return false;
             }
-            group.list.len > 0
+            let at = keys.len();
+            keys.extend_from_slice(group.key(&self.keys));
+            group.key = at;
+            true
         });
+        self.keys = keys;
     }
 }
 
@@ -408,6 +427,7 @@ mod tests {
             }
             assert_eq!(pool.len(), model.len());
             assert!(pool.identities.groups.len() <= 64 + CAPACITY + 1);
+            assert!(pool.identities.keys.len() <= (64 + CAPACITY + 1) * key.len());
         }
     }
 }
