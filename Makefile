@@ -17,8 +17,8 @@ all: setup-build ## the release module (the default)
 	@scripts/build-module
 
 # One apt call for all of a target's needs, before anything is built.
-.PHONY: setup-build setup-demo setup-test setup-chaos setup-trace setup-valgrind setup-bench
-setup-build setup-demo setup-test setup-chaos setup-trace setup-valgrind setup-bench:
+.PHONY: setup-build setup-demo setup-test setup-chaos setup-trace setup-valgrind setup-sanitize setup-bench
+setup-build setup-demo setup-test setup-chaos setup-trace setup-valgrind setup-sanitize setup-bench:
 	@scripts/setup $(@:setup-%=%)
 
 .PHONY: demo
@@ -79,6 +79,14 @@ test-trace: setup-trace all ## the road is the one that docs/internals.md shows
 .PHONY: valgrind
 valgrind: setup-valgrind all ## the balancer, pool and session tests under memcheck; T=t/foo.t: that file only
 	@scripts/valgrind $(T)
+
+# nginx is built for it, from the same sources as 1.28.3.
+sanitize: override STOCK := sanitize
+
+.PHONY: sanitize
+sanitize: setup-sanitize ## all of t/ under AddressSanitizer; T=t/foo.t: that file only
+	@scripts/nginx-tree
+	@scripts/sanitize $(T)
 
 .PHONY: bench
 bench: setup-bench all ## speed, against plain nginx and lua-nginx-module, into bench/results

@@ -32,8 +32,8 @@ case $STOCK in
     trixie | sid)
         NGINX=$BUILD/stock/$STOCK/nginx
         ;;
-    1.28.3)
-        NGINX=$BUILD/nginx/1.28.3/objs/nginx
+    1.28.3 | sanitize)
+        NGINX=$BUILD/nginx/$STOCK/objs/nginx
         ;;
     custom)
         : "${NGINX_BUILD_DIR:=$NGINX_SOURCE_DIR/objs}"
@@ -49,6 +49,15 @@ case $STOCK in
 esac
 NGINX_SOURCE_DIR=${NGINX_SOURCE_DIR:-$BUILD/nginx/$STOCK}
 NGINX_BUILD_DIR=${NGINX_BUILD_DIR:-$NGINX_SOURCE_DIR/objs}
+
+# asan_runtime: AddressSanitizer as the Rust toolchain brings it along.
+asan_runtime() {
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    for runtime in "$(rustc --print sysroot)/lib/rustlib/$host/lib"/librustc*_rt.asan.a; do
+        [ -f "$runtime" ] && echo "$runtime" && return
+    done
+    die "no AddressSanitizer in $(rustc -V) for $host: use a toolchain of rustup (https://rustup.rs) on x86_64 or aarch64"
+}
 
 # nginx_version BINARY: 1.22.1
 nginx_version() {

@@ -206,8 +206,7 @@ server {
 EOC
 $nginx->start;
 
-my $pid = $nginx->pid;
-my $worker = `cat /proc/$pid/task/$pid/children`;
+my ($worker) = $nginx->workers;
 my $peer = port(1) . " 127.0.0.1\n";
 
 for my $round (1 .. 2) {
@@ -220,7 +219,7 @@ for my $round (1 .. 2) {
     is($answer->{body}, $peer, "round $round: and the request is served");
     is($nginx->get('/', port(0))->{body}, $peer, "round $round: so is the next");
 }
-is(`cat /proc/$pid/task/$pid/children`, $worker, 'by the same worker');
+is(($nginx->workers)[0], $worker, 'by the same worker');
 
 # Nothing is half set, and the text names the argument.
 my %texts = (

@@ -158,12 +158,7 @@ $nginx->write('html/included',
     . '" -->|end');
 $nginx->start;
 
-my $worker = worker();
-
-sub worker {
-    my $pid = $nginx->pid;
-    return `cat /proc/$pid/task/$pid/children`;
-}
+my ($worker) = $nginx->workers;
 
 # The access log's word on the latest request for a path.
 sub logged_status {
@@ -344,7 +339,7 @@ is(get('/cached/a?exit=403')->{body}, "peer\n", 'but the answer of a peer is');
     is(logged_status('/h2?exit=429'), 429, 'HTTP/2: $status');
 }
 
-is(worker(), $worker, 'all of it in one worker');
+is(($nginx->workers)[0], $worker, 'all of it in one worker');
 is($nginx->logged('[alert]') + $nginx->logged('[crit]') + $nginx->logged('[emerg]'), 0, 'no alert');
 
 done_testing();

@@ -10,7 +10,7 @@ use Nginx;
 use Test::More;
 use Time::HiRes qw(time);
 
-use constant { CONNECTIONS => 32, SECONDS => 3 };
+use constant { CONNECTIONS => 32, SECONDS => 3, MANY => 3200 };
 
 my $nginx = Nginx->new(workers => 2);
 $nginx->conf(<<"EOC");
@@ -62,7 +62,7 @@ for (1 .. CONNECTIONS) {
     ask($socket);
 }
 
-my $end = time + SECONDS;
+my ($end, $latest) = (time + SECONDS, time + $Nginx::patience);
 while (my @ready = $select->can_read(5)) {
     for my $socket (@ready) {
         my $request = $waiting{$socket};
@@ -79,14 +79,14 @@ while (my @ready = $select->can_read(5)) {
         } else {
             $bad++;
         }
-        if (time < $end) { ask($socket) } else { $select->remove($socket) }
+        if (time < $end || $good < MANY && time < $latest) { ask($socket) } else { $select->remove($socket) }
     }
 }
 
-diag("$good requests in ${\SECONDS} s, " . keys(%connections) . ' connections to the peers');
+diag("$good requests, " . keys(%connections) . ' connections to the peers');
 is($bad, 0, 'no request fails, and each reaches the peer that was chosen for it');
 is($good, $sent, 'all are answered');
-cmp_ok($good, '>', 100 * CONNECTIONS, 'they were many');
+cmp_ok($good, '>=', MANY, 'they were many');
 cmp_ok(scalar(keys %connections), '<=', 3 * CONNECTIONS, 'over few connections to the peers');
 
 $nginx->stop;

@@ -88,13 +88,13 @@ sub said { $_[0]{head} =~ /^X-Said: (.*?)\r$/m ? $1 : $_[0]{head} }
     };
     conf($nginx, 'first');
     $nginx->start;
-    $reload->($_) for 1 .. 10;
+    $reload->($_) for 1 .. 20;
     my $before = $memory->();
-    $reload->($_) for 11 .. 40;
+    $reload->($_) for 21 .. 40;
     my $grown = $memory->() - $before;
     ok(poll { said($nginx->get('/', port(0))) eq 'version40 version40 1' }, 'the last of forty configurations serves');
     # A VM with the API in it takes some 700 kB.
-    cmp_ok($grown, '<', 6000, "thirty reloads take no memory in the master ($grown kB)");
+    cmp_ok($grown, '<', 4000, "twenty reloads take no memory in the master ($grown kB)");
     $nginx->stop;
     unlike($nginx->log, qr/exited on signal|\[(?:alert|emerg|crit)\]|internal error/, 'no process died');
 }

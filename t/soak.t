@@ -207,7 +207,7 @@ server {
 }
 EOC
     $nginx->start;
-    my ($worker) = slurp("/proc/@{[$nginx->pid]}/task/@{[$nginx->pid]}/children") =~ /(\d+)/ or die 'no worker';
+    my ($worker) = $nginx->workers or die 'no worker';
     my $fds = sub { scalar(() = glob "/proc/$worker/fd/*") };
     # What it has open before the first request.
     my $before;
@@ -222,7 +222,7 @@ EOC
     my $limit = $before + 2 * $clients + ($name eq 'nothing' ? 2 * 32 : $idle) + 16;
     cmp_ok($run->{most}, '<=', $limit, "$name: no more descriptors than clients, tries and idle connections need");
     ok(poll { $fds->() == $before }, "$name: none is left at the end") or diag($fds->(), " descriptors, $before before");
-    is((slurp("/proc/@{[$nginx->pid]}/task/@{[$nginx->pid]}/children") =~ /(\d+)/)[0], $worker, "$name: the worker is the same");
+    is(($nginx->workers)[0], $worker, "$name: the worker is the same");
     $nginx->stop;
     unlike($nginx->log, qr/exited on signal|\[alert\]|\[emerg\]|internal error|no way to tell/, "$name: nothing odd in the log");
     my $dead = () = $nginx->log =~ /\[error\]/g;

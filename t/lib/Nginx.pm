@@ -140,6 +140,20 @@ sub pid {
     return slurp("$self->{root}/logs/nginx.pid") =~ /^(\d+)$/m ? $1 : 0;
 }
 
+# The ids of the workers, once all are at work: the pid file is there before they are, and a cache's
+# loader comes and goes.
+sub workers {
+    my ($self) = @_;
+    my $pid = $self->pid;
+    my @workers;
+    poll {
+        @workers = grep { slurp("/proc/$_/cmdline") =~ /^nginx: worker process/ }
+            split ' ', slurp("/proc/$pid/task/$pid/children");
+        @workers == $self->{workers};
+    };
+    return @workers;
+}
+
 sub signal {
     my ($self, $signal) = @_;
     my $pid = $self->pid or die "nginx does not run\n";
