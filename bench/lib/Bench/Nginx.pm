@@ -62,7 +62,8 @@ CONF
 
 sub command {
     my ($self, @more) = @_;
-    return ((split ' ', $ENV{BENCH_NGINX}), '-p', $self->{dir}, '-c', "$self->{dir}/nginx.conf", '-e', 'logs/start.log', @more);
+    my $nginx = $self->{role} eq 'back' ? $ENV{BENCH_PEERS} : $ENV{BENCH_NGINX};
+    return ((split ' ', $nginx), '-p', $self->{dir}, '-c', "$self->{dir}/nginx.conf", '-e', 'logs/start.log', @more);
 }
 
 sub run {
