@@ -57,8 +57,8 @@ pub struct MainConf {
     code_cache: Cell<Option<bool>>,
     /// `lua_memory_limit`; 0 is none.
     memory_limit: OnceCell<usize>,
-    /// `init_by_lua_*`.
-    init: OnceCell<(Chunk, Loaded)>,
+    /// `init_by_lua_*`; forgotten once it has run, where nobody runs it again.
+    init: OnceCell<RefCell<Option<(Chunk, Loaded)>>>,
     /// `init_worker_by_lua_*`.
     init_worker: OnceCell<(Chunk, Loaded)>,
     /// Addresses that Lua has named in this process.
@@ -152,7 +152,9 @@ impl MainConf {
         let vm = Vm::new()?;
         self.limit(&vm)?;
         vm.set_paths(&self.paths)?;
-        if let Some((chunk, _)) = self.init.get() {
+        if let Some((chunk, _)) =
+            self.init.get().map(RefCell::borrow).as_deref().and_then(Option::as_ref)
+        {
             let loaded = chunk.load(&vm).map_err(|e| e.message)?;
             run_init(&vm, &loaded, None)?;
         }
@@ -176,8 +178,16 @@ impl MainConf {
         // SAFETY: nginx sets it before it reads the configuration.
         let signaller = unsafe { ngx_process } as u32 == NGX_PROCESS_SIGNALLER;
         // `nginx -s reload` reads the configuration too, only to find the pid.
-        if let (false, Some((_, loaded))) = (signaller, self.init.get()) {
-            run_init(vm, loaded, log)?;
+        let init = self.init.get().filter(|_| !signaller);
+        if let Some((cell, (chunk, loaded))) = init.and_then(|cell| Some((cell, cell.take()?))) {
+            run_init(vm, &loaded, log)?;
+            if self.code_cache() {
+                // Lists of thousands of peers are written there.
+                drop((chunk, loaded));
+                vm.collect_garbage();
+            } else {
+                cell.replace(Some((chunk, loaded)));
+            }
         }
         vm.guard_globals()?;
         match vm.limit() {

@@ -1,5 +1,6 @@
 //! The directives. Each says why it refuses, and nginx adds the file and the line.
 
+use core::cell::RefCell;
 use core::ffi::{c_char, c_void};
 use core::ptr;
 
@@ -135,10 +136,10 @@ handler!(lua_balancer_ssl_session_cache, MainConf, |cf, main| {
     })
 });
 handler!(init_by_lua_block, MainConf, |cf, main| {
-    fill(cf, &main.init, || load(cf, main, inline(cf)?))
+    fill(cf, &main.init, || load(cf, main, inline(cf)?).map(Some).map(RefCell::new))
 });
 handler!(init_by_lua_file, MainConf, |cf, main| {
-    fill(cf, &main.init, || load(cf, main, file(cf)?))
+    fill(cf, &main.init, || load(cf, main, file(cf)?).map(Some).map(RefCell::new))
 });
 handler!(init_worker_by_lua_block, MainConf, |cf, main| {
     fill(cf, &main.init_worker, || load(cf, main, inline(cf)?))

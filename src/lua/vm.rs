@@ -139,6 +139,13 @@ impl Vm {
         self.guard_globals.call::<()>(()).map_err(|e| e.to_string())
     }
 
+    /// Frees what nothing refers to any more, compiled chunks included.
+    pub fn collect_garbage(&self) {
+        self.lua.expire_registry_values();
+        // An error would be one of a finalizer in Lua code; the rest of the garbage waits.
+        let _ = self.lua.gc_collect();
+    }
+
     /// Forgets the `ngx.ctx` of a request that has ended.
     pub fn release_ctx(&self, number: c_int) {
         let state = self.state.as_ptr();
