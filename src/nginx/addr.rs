@@ -2,6 +2,7 @@
 
 use core::ffi::CStr;
 use core::mem;
+use core::net::Ipv6Addr;
 use core::ptr::{self, NonNull};
 use core::slice;
 
@@ -202,13 +203,13 @@ pub fn parse(pool: Pool, text: &[u8], port: u16) -> Result<Parsed, &'static CStr
     Ok(Parsed { sockaddr: sockaddr.into(), name: name.into() })
 }
 
-/// Whether `text` is the usual way to write an address. nginx also takes `UNIX:/path`, and
-/// `127.0.0.01` or `127...1` for `127.0.0.1`; code that looks at a text to allow or forbid what it
-/// leads to would not know them, and other software reads some of them differently.
+/// Whether `text` is the usual way to write an address. nginx also takes `UNIX:/path`, `1::2:` for
+/// `1::2:0`, and `127.0.0.01` or `127...1` for `127.0.0.1`; code that looks at a text to allow or
+/// forbid what it leads to would not know them, and other software reads some of them differently.
 fn is_plainly(sockaddr: &[u8], text: &[u8]) -> bool {
     const FAMILY: usize = mem::size_of::<libc::sa_family_t>();
     const IP4: usize = mem::offset_of!(libc::sockaddr_in, sin_addr);
-    const IP6_LAST: usize = mem::offset_of!(libc::sockaddr_in6, sin6_addr) + 12;
+    const IP6: usize = mem::offset_of!(libc::sockaddr_in6, sin6_addr);
 
     let ip4 = |at: usize| match sockaddr.get(at..at + 4) {
         Some([a, b, c, d]) => format!("{a}.{b}.{c}.{d}"),
@@ -220,10 +221,10 @@ fn is_plainly(sockaddr: &[u8], text: &[u8]) -> bool {
             let rest = text.strip_prefix(ip4(IP4).as_bytes());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b":"))
         }
-        // The last four bytes may be written in that way as well.
-        Some(libc::AF_INET6) if text.contains(&b'.') => {
-            let end = text.iter().position(|byte| *byte == b']').unwrap_or(text.len());
-            text[..end].ends_with(format!(":{}", ip4(IP6_LAST)).as_bytes())
+        Some(libc::AF_INET6) => {
+            let inside = text.strip_prefix(b"[").unwrap_or(text).split(|byte| *byte == b']').next();
+            let ip = inside.and_then(|ip| core::str::from_utf8(ip).ok()?.parse::<Ipv6Addr>().ok());
+            ip.is_some_and(|ip| sockaddr.get(IP6..IP6 + 16) == Some(&ip.octets()))
         }
         Some(libc::AF_UNIX) => text.starts_with(b"unix:"),
         _ => true,

@@ -120,12 +120,14 @@ impl SharedCache {
         }
         // SAFETY: see `locked`; pointers in the table lead to entries of the same pool.
         let found = self.locked(|pool, table| unsafe {
-            let entry = find(table, hash, key);
+            let entry = find(pool, table, hash, key);
             if entry.is_null() {
                 return Err(Miss::None);
             }
-            let bytes = value_of(entry);
-            if (*entry).check != self::hash(&[key, bytes]) || bytes.len() > MAX_VALUE {
+            let value_len = (*entry).value_len as usize;
+            let is_whole = value_len <= MAX_VALUE && reaches(pool, entry, key.len() + value_len);
+            let bytes = if is_whole { value_of(entry) } else { &[] };
+            if !is_whole || (*entry).check != self::hash(&[key, bytes]) {
                 remove(pool, table, entry);
                 return Err(Miss::Damaged);
             }
@@ -151,7 +153,7 @@ impl SharedCache {
         let (hash, check) = (hash(&[key]), hash(&[key, value]));
         // SAFETY: as in `get`; a fresh entry is written whole before it is linked.
         self.locked(|pool, table| unsafe {
-            let old = find(table, hash, key);
+            let old = find(pool, table, hash, key);
             if !old.is_null() {
                 remove(pool, table, old);
             }
@@ -189,7 +191,7 @@ impl SharedCache {
         let hash = hash(&[key]);
         // SAFETY: as in `get`.
         self.locked(|pool, table| unsafe {
-            let entry = find(table, hash, key);
+            let entry = find(pool, table, hash, key);
             if !entry.is_null() {
                 remove(pool, table, entry);
             }
@@ -204,15 +206,26 @@ unsafe fn bucket(table: *mut Table, hash: u64) -> *mut *mut Entry {
     unsafe { (*table).buckets.add(hash as usize % (*table).bucket_count) }
 }
 
+/// Whether the zone reaches as far as `len` bytes behind the entry: what an entry says of its lengths
+/// may be damaged.
+///
 /// # Safety
-/// `entry` is linked in a locked table.
+/// `pool` is live.
+unsafe fn reaches(pool: *mut ngx_slab_pool_t, entry: *mut Entry, len: usize) -> bool {
+    // SAFETY: the caller's promise.
+    let end = unsafe { (*pool).end };
+    entry.wrapping_add(1) as usize + len <= end as usize
+}
+
+/// # Safety
+/// `entry` is linked in a locked table, and as long as it says.
 unsafe fn key_of<'a>(entry: *mut Entry) -> &'a [u8] {
     // SAFETY: the key follows the entry.
     unsafe { slice::from_raw_parts(entry.add(1).cast(), (*entry).key_len as usize) }
 }
 
 /// # Safety
-/// `entry` is linked in a locked table.
+/// `entry` is linked in a locked table, and as long as it says.
 unsafe fn value_of<'a>(entry: *mut Entry) -> &'a [u8] {
     // SAFETY: the value follows the key.
     unsafe {
@@ -222,13 +235,14 @@ unsafe fn value_of<'a>(entry: *mut Entry) -> &'a [u8] {
 }
 
 /// # Safety
-/// `table` is locked.
-unsafe fn find(table: *mut Table, hash: u64, key: &[u8]) -> *mut Entry {
-    // SAFETY: a bucket's entries are linked until null.
+/// The `table` of `pool` is locked.
+unsafe fn find(pool: *mut ngx_slab_pool_t, table: *mut Table, hash: u64, key: &[u8]) -> *mut Entry {
+    // SAFETY: a bucket's entries are linked until null. A key is looked at when it lies in the zone.
     unsafe {
         let mut entry = *bucket(table, hash);
         while !entry.is_null() {
-            if (*entry).hash == hash && key_of(entry) == key {
+            let may_be = (*entry).hash == hash && (*entry).key_len as usize == key.len();
+            if may_be && reaches(pool, entry, key.len()) && key_of(entry) == key {
                 return entry;
             }
             entry = (*entry).next;
@@ -242,15 +256,31 @@ unsafe fn find(table: *mut Table, hash: u64, key: &[u8]) -> *mut Entry {
 unsafe fn remove(pool: *mut ngx_slab_pool_t, table: *mut Table, entry: *mut Entry) {
     // SAFETY: the caller's promise. nginx keeps the slab's own lists.
     unsafe {
-        let mut link = bucket(table, (*entry).hash);
-        while !(*link).is_null() && *link != entry {
-            link = &raw mut (**link).next;
-        }
-        if *link == entry {
-            *link = (*entry).next;
+        // With a damaged hash it stands in another bucket, and must not be left there.
+        if !leave_bucket(bucket(table, (*entry).hash), entry) {
+            let _ =
+                (0..(*table).bucket_count).any(|n| leave_bucket((*table).buckets.add(n), entry));
         }
         unlink(table, entry);
         ngx_slab_free_locked(pool, entry.cast());
+    }
+}
+
+/// Takes `entry` out of the bucket; false when it is not there.
+///
+/// # Safety
+/// `link` is a bucket of a locked table.
+unsafe fn leave_bucket(mut link: *mut *mut Entry, entry: *mut Entry) -> bool {
+    // SAFETY: a bucket's entries are linked until null.
+    unsafe {
+        while !(*link).is_null() && *link != entry {
+            link = &raw mut (**link).next;
+        }
+        let found = *link == entry;
+        if found {
+            *link = (*entry).next;
+        }
+        found
     }
 }
 
@@ -325,4 +355,28 @@ pub fn parse_size(text: &[u8]) -> Option<usize> {
     let mut text = str_of(text);
     // SAFETY: nginx only reads the text.
     usize::try_from(unsafe { ngx::ffi::ngx_parse_size(&mut text) }).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use core::{mem, ptr};
+
+    use super::{leave_bucket, Entry};
+
+    #[test]
+    fn an_entry_leaves_the_bucket_that_it_is_in() {
+        // SAFETY: an entry is numbers and pointers.
+        let mut entries: [Entry; 3] = unsafe { mem::zeroed() };
+        let [a, b, c] = entries.each_mut().map(ptr::from_mut);
+        // SAFETY: all of them live as long as the test, and end with null.
+        unsafe {
+            (*a).next = b;
+            let (mut first, mut second) = (a, c);
+            assert!(!leave_bucket(&mut second, b));
+            assert!(leave_bucket(&mut first, b));
+            assert_eq!((first, (*a).next, second), (a, ptr::null_mut(), c));
+            assert!(leave_bucket(&mut first, a) && leave_bucket(&mut second, c));
+            assert!(first.is_null() && second.is_null() && !leave_bucket(&mut first, a));
+        }
+    }
 }
