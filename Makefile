@@ -17,8 +17,8 @@ all: setup-build ## the release module (the default)
 	@scripts/build-module
 
 # One apt call for all of a target's needs, before anything is built.
-.PHONY: setup-build setup-demo setup-test setup-chaos setup-trace setup-valgrind setup-sanitize setup-bench
-setup-build setup-demo setup-test setup-chaos setup-trace setup-valgrind setup-sanitize setup-bench:
+.PHONY: setup-build setup-demo setup-test setup-chaos setup-trace setup-valgrind setup-sanitize setup-bench setup-fuzz
+setup-build setup-demo setup-test setup-chaos setup-trace setup-valgrind setup-sanitize setup-bench setup-fuzz:
 	@scripts/setup $(@:setup-%=%)
 
 .PHONY: demo
@@ -46,6 +46,14 @@ chaos: setup-chaos all ## everything goes wrong for SECONDS (300), and no reques
 unittest: setup-build ## the Rust unit tests
 	@scripts/nginx-tree
 	@scripts/unittest
+
+# The targets link against nginx's own object files, which come with no other one.
+fuzz: override STOCK := 1.28.3
+
+.PHONY: fuzz
+fuzz: setup-fuzz ## the fuzz targets, SECONDS (60) each; T=lex: that one only; KEEP=1 keeps what they learn
+	@scripts/nginx-tree
+	@scripts/fuzz $(or $(SECONDS),60) $(T)
 
 .PHONY: test-configure
 test-configure: setup-build ## nginx's own ./configure, --add-module and --add-dynamic-module

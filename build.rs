@@ -23,7 +23,7 @@ fn main() {
 }
 
 /// Passes the comma-separated values in `list` on as `name="value"`, and those in `check` as known.
-fn cfg_values(name: &str, list: &str, check: &str) {
+pub fn cfg_values(name: &str, list: &str, check: &str) {
     println!("cargo::rerun-if-env-changed={list}");
     println!("cargo::rerun-if-env-changed={check}");
 
