@@ -220,7 +220,8 @@ fn with_prefix(path: &[u8], prefix: &[u8]) -> Vec<u8> {
 /// The phase's name in chunk names: the directive without `_block` or `_file`.
 fn phase_name(cf: Conf) -> String {
     let directive = cf.directive();
-    directive.trim_end_matches("_block").trim_end_matches("_file").to_string()
+    let name = directive.strip_suffix("_block").or_else(|| directive.strip_suffix("_file"));
+    name.unwrap_or(&directive).to_string()
 }
 
 /// The code of a `…_by_lua_block { … }`.

@@ -105,7 +105,8 @@ impl Lexer {
     pub fn find_end(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
         loop {
-            at += bytes[at..].iter().position(|b| TELLING[*b as usize] & self.state.bit() != 0)?;
+            let bit = self.state.bit();
+            at += bytes[at..].iter().position(|b| TELLING[*b as usize] & bit != 0)?;
             if self.push(bytes[at]) {
                 return Some(at);
             }

@@ -135,18 +135,19 @@ impl Chunk {
 
 /// `=balancer_by_lua(nginx.conf:29)`; a name that Lua would cut keeps its end, which has the line.
 fn inline_name(directive: &str, file: &str, line: usize) -> String {
-    let fixed = directive.len() + line.to_string().len() + "(:)".len();
+    let line = line.to_string();
+    let fixed = directive.len() + line.len() + "(:)".len();
     let room = MAX_NAME.saturating_sub(fixed);
-    let file = if file.len() <= room {
-        file.to_string()
+    let (dots, file) = if file.len() <= room {
+        ("", file)
     } else {
         let mut from = file.len() - room.saturating_sub(3).min(file.len());
         while !file.is_char_boundary(from) {
             from += 1;
         }
-        format!("...{}", &file[from..])
+        ("...", &file[from..])
     };
-    format!("={directive}({file}:{line})")
+    ["=", directive, "(", dots, file, ":", &line, ")"].concat()
 }
 
 /// Lua's own loader skips a first line that starts with `#`; its line break stays, for the count.

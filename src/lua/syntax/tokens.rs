@@ -61,7 +61,13 @@ impl<'a> Tokens<'a> {
             let Some((&first, behind)) = self.rest.split_first() else { break Token::End };
             match first {
                 b'\n' | b'\r' => self.new_line = true,
-                b' ' | b'\t' | 0x0b | 0x0c => (),
+                b' ' => {
+                    // Most of what code consists of.
+                    let run = behind.iter().position(|b| *b != b' ').unwrap_or(behind.len());
+                    self.rest = &behind[run..];
+                    continue;
+                }
+                b'\t' | 0x0b | 0x0c => (),
                 b'-' if behind.first() == Some(&b'-') => {
                     self.comment(&behind[1..])?;
                     continue;
