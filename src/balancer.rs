@@ -136,7 +136,8 @@ impl Balancer {
     fn init_upstream(&self, cf: Conf, us: UpstreamConf) -> ngx_int_t {
         self.placeholder_only.set(us.retire_placeholders());
         // Later it is filled in, and cannot be told from a directive any more.
-        let default = outer::WANTED && us.keepalive_connections(cf).is_none();
+        let default =
+            outer::WANTED && us.keepalive_connections(self.main.keepalive_module(cf)).is_none();
         let rc = us.init_upstream(cf, self.original_init_upstream.get());
         if rc != OK {
             return rc;
@@ -191,7 +192,8 @@ impl Balancer {
             self.wrap(us);
         }
         if !us.init_peer_is_not(ngx_http_lua_balancer_init_peer) {
-            let inner = us.keepalive_connections(cf).is_some_and(|n| n > 0);
+            let inner =
+                us.keepalive_connections(self.main.keepalive_module(cf)).is_some_and(|n| n > 0);
             let keepalive = if inner { NginxKeepalive::Inner } else { NginxKeepalive::None };
             self.nginx_keepalive.set(keepalive);
             return;

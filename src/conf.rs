@@ -14,7 +14,7 @@ use core::ptr;
 #[cfg(ngx_feature = "http_ssl")]
 use std::collections::HashMap;
 
-use ngx::ffi::{ngx_conf_t, ngx_int_t, ngx_process, NGX_PROCESS_SIGNALLER};
+use ngx::ffi::{ngx_conf_t, ngx_int_t, ngx_module_t, ngx_process, NGX_PROCESS_SIGNALLER};
 #[cfg(ngx_feature = "http_ssl")]
 use ngx::http::HttpModuleLocationConf;
 use ngx::http::{HttpModuleMainConf, HttpModuleServerConf};
@@ -77,6 +77,8 @@ pub struct MainConf {
     /// Where the identity of a connection is written.
     pub identity: RefCell<identity::Writer>,
     numbers: RefCell<identity::Numbers>,
+    /// nginx's own keepalive, looked for once.
+    keepalive_module: OnceCell<Option<&'static ngx_module_t>>,
     /// Locations' settings for tries that want others.
     pub settings: RefCell<Copies>,
 }
@@ -133,6 +135,11 @@ impl MainConf {
     /// The number of an identity; `None` while it is being asked for.
     pub fn number_of(&self, identity: &[u8]) -> Option<u64> {
         self.numbers.try_borrow_mut().ok().map(|mut numbers| numbers.of(identity))
+    }
+
+    /// nginx's own keepalive, where it has it.
+    pub fn keepalive_module(&self, cf: Conf) -> Option<&'static ngx_module_t> {
+        *self.keepalive_module.get_or_init(|| upstream_conf::keepalive_module(cf))
     }
 
     /// Compiles a chunk in the cycle's VM.

@@ -22,6 +22,11 @@ pub type InitPeer =
 #[derive(Clone, Copy)]
 pub struct UpstreamConf(NonNull<ngx_http_upstream_srv_conf_t>);
 
+/// nginx's own keepalive; `None` when it was built without.
+pub fn keepalive_module(cf: Conf) -> Option<&'static ngx_module_t> {
+    cf.modules().find(|module| module_name(module) == b"ngx_http_upstream_keepalive_module")
+}
+
 impl UpstreamConf {
     /// # Safety
     /// `us` belongs to the configuration that is read or runs.
@@ -84,15 +89,13 @@ impl UpstreamConf {
         unsafe { (*self.as_ptr()).peer.init }.map(|f| f as usize) != Some(init as usize)
     }
 
-    /// How many connections nginx's keepalive module keeps for the block: 0 without it. `None`
+    /// How many connections nginx's [keepalive module](keepalive_module) keeps for the block: 0
+    /// without it. `None`
     /// while the module was told nothing (since 1.29.7 it keeps some all the same). Its
     /// configuration starts with that number, in every version so far.
-    pub fn keepalive_connections(self, cf: Conf) -> Option<usize> {
+    pub fn keepalive_connections(self, module: Option<&ngx_module_t>) -> Option<usize> {
         const UNSET: usize = usize::MAX;
-        let name = b"ngx_http_upstream_keepalive_module";
-        let Some(module) = cf.modules().find(|module| module_name(module) == name) else {
-            return Some(0);
-        };
+        let Some(module) = module else { return Some(0) };
         // SAFETY: the module makes a configuration for each block, which is larger than a number.
         let n = unsafe { self.module_conf(module).cast::<usize>().as_ref() };
         n.copied().map_or(Some(0), |n| (n != UNSET).then_some(n))
