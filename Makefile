@@ -42,6 +42,11 @@ soak: setup-test all ## t/soak.t at length: SOAK requests in each way to keep co
 chaos: setup-chaos all ## everything goes wrong for SECONDS (300), and no request fails; SEED=N: as planned then
 	@CHAOS_SECONDS=$(SECONDS) CHAOS_SEED=$(SEED) chaos/run
 
+.PHONY: leaks
+leaks: setup-test all ## memory after a million requests of each feature and a thousand reloads; LEAKS, LEAKS_RELOADS
+	@LEAKS=$${LEAKS:-1000000} LEAKS_RELOADS=$${LEAKS_RELOADS:-1000} TEST_NGINX_FILE_SECONDS=86400 JOBS=1 \
+		scripts/run-tests t/leaks.t t/leaks_reload.t
+
 .PHONY: unittest
 unittest: setup-build ## the Rust unit tests
 	@scripts/nginx-tree
