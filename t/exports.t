@@ -43,13 +43,22 @@ for my $name (sort keys %declared) {
     like($run->{out}, qr/symbol \Q$name\E is there$/m, "$name, which $declared{$name}[0] declares");
 }
 
-# The hooks have their undecorated names for a debugger.
+# The hooks have their undecorated names for a debugger, nginx finds the module by three more, and
+# nothing else is shown: a name that another module has as well would be taken for ours, or ours for it.
+my @hooks = qw(
+    ngx_modules ngx_module_names ngx_module_order ngx_http_lua_balancer_module
+    ngx_http_lua_balancer_preconfiguration ngx_http_lua_balancer_postconfiguration
+    ngx_http_lua_balancer_create_main_conf ngx_http_lua_balancer_init_main_conf
+    ngx_http_lua_balancer_create_srv_conf ngx_http_lua_balancer_create_loc_conf ngx_http_lua_balancer_merge_loc_conf
+    ngx_http_lua_balancer_init_process ngx_http_lua_balancer_init_upstream
+    ngx_http_lua_balancer_init_peer ngx_http_lua_balancer_init_outer_peer
+    ngx_http_lua_balancer_get_peer ngx_http_lua_balancer_free_peer ngx_http_lua_balancer_notify_peer
+    ngx_http_lua_balancer_set_session ngx_http_lua_balancer_save_session ngx_http_lua_balancer_note
+);
 my ($module) = split ' ', $ENV{TEST_NGINX_LOAD_MODULES};
-my $symbols = `nm -D --defined-only '$module'`;
-for my $name (qw(ngx_http_lua_balancer_module ngx_http_lua_balancer_create_srv_conf ngx_http_lua_balancer_init_peer
-                 ngx_http_lua_balancer_get_peer ngx_http_lua_balancer_free_peer ngx_http_lua_balancer_set_session
-                 ngx_http_lua_balancer_save_session)) {
-    like($symbols, qr/ \Q$name\E$/m, "$name is exported");
-}
+my %shown = map { (split)[-1] => 1 } split /\n/, `nm -D --defined-only '$module'`;
+my %wanted = map { $_ => 1 } @hooks, keys %declared;
+is(join(' ', sort grep !$shown{$_}, keys %wanted), '', 'every hook and function is exported');
+is(join(' ', sort grep !$wanted{$_}, keys %shown), '', 'and nothing else is');
 
 done_testing();

@@ -15,6 +15,8 @@ use Nginx;
 use Test::More;
 use Time::HiRes 'time';
 
+plan skip_all => 'AddressSanitizer keeps what is freed, and looks for leaks itself' if ($ENV{STOCK} // '') eq 'sanitize';
+
 my $long = $ENV{LEAKS};
 my $requests = $long // 6_000;
 my $slow = $ENV{LEAKS_SLOW} // $long // 1_000;
@@ -220,7 +222,8 @@ sub send_requests {
 
 # What the worker has when nothing goes on. LuaJIT collects when it likes, so that its memory comes
 # and goes in waves: it is made to collect, several times with some requests between, and the
-# smallest number counts.
+# smallest number counts. Its heap grows by 128 kB at a time, and a full collection is a load that it
+# may not have had before: so there is one before the first that counts.
 sub quiet {
     my ($feature, $worker, $statuses) = @_;
     my $least;
@@ -245,11 +248,12 @@ for my $feature (grep $_->{name} =~ /$only/, @features) {
     my ($began, %statuses) = (time);
     my @after;
     my $sent = 0;
-    for my $upto ($first, $count) {
+    for my $upto (int($first / 2), $first, $count) {
         send_requests($feature, $upto - $sent, \%statuses);
         $sent = $upto;
         push @after, [quiet($feature, $worker, \%statuses), descriptors($worker)];
     }
+    shift @after;
     my $status = $feature->{status} // 200;
     is(join(' ', sort keys %statuses), $status, "$name: all answers are $status") or diag(explain(\%statuses));
     cmp_ok($after[1][0], '<=', $after[0][0] + allowed($after[0][0], $long), "$name: no memory is lost")
