@@ -3,6 +3,7 @@
 
 use core::ffi::{c_int, c_long, c_uchar, c_uint, c_ulong, c_void, CStr};
 use core::mem;
+use std::sync::OnceLock;
 
 use ngx::ffi::{EVP_PKEY, SSL_CTX, SSL_SESSION, X509, X509_STORE};
 
@@ -18,11 +19,14 @@ macro_rules! optional {
                     Ok(name) => name,
                     Err(_) => panic!("a name has no NUL"),
                 };
+                // A lookup takes more than a thousand instructions: each is made once.
+                static FOUND: OnceLock<usize> = OnceLock::new();
+                let found = *FOUND.get_or_init(|| {
+                    // SAFETY: the name is a string.
+                    unsafe { libc::dlsym(libc::RTLD_DEFAULT, NAME.as_ptr()) as usize }
+                });
                 // SAFETY: the types are those of OpenSSL's manual pages.
-                unsafe {
-                    let found = libc::dlsym(libc::RTLD_DEFAULT, NAME.as_ptr());
-                    mem::transmute::<*mut c_void, Option<_>>(found)
-                }
+                unsafe { mem::transmute::<*mut c_void, Option<_>>(found as *mut c_void) }
             }
         )+
     };
