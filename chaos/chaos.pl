@@ -131,7 +131,7 @@ sub within {
 }
 
 sub all_well {
-    ticks('healing', within('all peers well', 30, sub { !grep !$_->rest, values %groups }));
+    ticks('healing', within('all peers well', 120, sub { !grep !$_->rest, values %groups }));
     # What they did last is noticed by now.
     ticks('healing', for_seconds(1));
 }
@@ -170,7 +170,7 @@ sub at_rest {
     my ($name) = @_;
     %paused = ();
     $_->tell('pause') for @clients;
-    ticks('pausing', within('the clients', 90, sub { keys %paused == @clients }));
+    ticks('pausing', within('the clients', 300, sub { keys %paused == @clients }));
     my $last = '';
     my $rests = sub {
         my @workers = $front->workers(undef, 1);
@@ -179,7 +179,7 @@ sub at_rest {
         $last = $now;
         return $same && @workers == 2 && $now !~ /:[1-9]\d*:\d+:\d+( |$)/;
     };
-    my $end = time + 20;
+    my $end = time + 60;
     ticks('resting', sub { sleep 0.3; $rests->() || time > $end });
     my @workers = map { { pid => $_, %{ Chaos::Front::descriptors($_) }, memory => Chaos::Front::memory_kb($_) } } sort $front->workers(undef, 1);
     push @bad, "$name: not two workers, but " . @workers if @workers != 2;

@@ -7,7 +7,7 @@ local balancer = require "ngx.balancer"
 
 local chaos = {}
 
-local patience = { 1, 2, 4 }
+local patience = { 1, 5, 30 }
 local rounds = #patience
 
 local function turn(peers)
@@ -63,7 +63,7 @@ function chaos.list(peers, options)
         list[n + 1] = { peer[1], peer[2], options.host and var.arg_host }
     end
     assert(balancer.set_peers(list))
-    assert(balancer.set_timeouts(1, 1, 2))
+    assert(balancer.set_timeouts(10, 10, 10))
     if options.keep then
         keep()
     end
@@ -71,7 +71,7 @@ end
 
 -- The peers of the server lines. Each of them is tried once only, so it gets all the patience.
 function chaos.lines()
-    assert(balancer.set_timeouts(4, 4, 5))
+    assert(balancer.set_timeouts(30, 30, 30))
 end
 
 -- The server lines first, then as `each`.

@@ -24,7 +24,7 @@ use Socket qw(AF_UNIX SOCK_STREAM PF_UNSPEC IPPROTO_TCP TCP_NODELAY);
 use Time::HiRes 'time';
 
 # Much longer than all tries and all patience together.
-use constant GIVES_UP => 60;
+use constant GIVES_UP => 300;
 
 my @weighted = map { my $way = $_; ($way) x $way->{weight} } @ways;
 
@@ -38,6 +38,7 @@ sub new {
     if (!$pid) {
         $SIG{$_} = 'DEFAULT' for qw(INT TERM);
         $SIG{PIPE} = 'IGNORE';
+        $0 = "chaos: client $self->{name}";
         srand $self->{seed};
         eval { $self->serve($parent, $theirs) };
         warn "client $self->{name}: $@" if $@;

@@ -47,6 +47,7 @@ sub watch {
     my $pid = fork // die "fork: $!\n";
     if (!$pid) {
         POSIX::setsid();
+        $0 = 'chaos: watches nginx';
         close $self->{watched};
         $SIG{$_} = 'IGNORE' for qw(INT TERM HUP);
         sysread $read, my $session, 20;     # when nginx runs; nothing when it never did
@@ -70,6 +71,14 @@ sub master {
     return slurp("$self->{root}/logs/nginx.pid") =~ /^(\d+)$/m ? $1 : 0;
 }
 
+# Process 0 would be all of us.
+sub signal {
+    my ($self, $signal, $pid) = @_;
+    $pid ||= $self->master || die "nginx has no process number in logs/nginx.pid\n";
+    kill $signal => $pid;
+    return $pid;
+}
+
 sub children { split ' ', slurp("/proc/$_[0]/task/$_[0]/children") }
 
 # Not those that are about to end, unless `all`.
@@ -84,38 +93,36 @@ sub workers {
 # Memory of its own: what is mapped from files depends on what was forked when.
 sub memory_kb { slurp("/proc/$_[0]/status") =~ /^RssAnon:\s+(\d+)/m ? $1 : 0 }
 
-# Connections at the port: the client's port, and whose socket it is.
-sub connections {
-    my ($port) = @_;
-    my $hex = sprintf '%04X', $port;
-    my %inode;
-    open my $in, '<', '/proc/net/tcp' or die "/proc/net/tcp: $!\n";
-    while (<$in>) {
-        my @field = split;
-        next if $field[1] !~ /:$hex$/;
-        $inode{$field[9]} = hex(($field[2] =~ /:(\w+)$/)[0]);
+# The sockets of a process, by their inodes: { kind, port, remote }. A table of the kernel that changes
+# while it is read may leave lines out, so it is read again for what was not found; a socket that has
+# been reset is in none.
+sub sockets {
+    my ($pid) = @_;
+    my %sockets = map { (readlink // '') =~ /^socket:\[(\d+)\]/ ? ($1 => undef) : () } glob "/proc/$pid/fd/*";
+    for (1 .. 2) {
+        for my $file (qw(tcp unix)) {
+            open my $in, '<', "/proc/$pid/net/$file" or next;
+            while (<$in>) {
+                next if / 06 0{8}:/;    # TIME_WAIT, of which there are many
+                my @field = split;
+                my $inode = $field[$file eq 'tcp' ? 9 : 6] // next;
+                next if !exists $sockets{$inode};
+                my ($port, $remote) = $file eq 'tcp' ? map hex((split /:/)[1]), @field[1, 2] : ();
+                $sockets{$inode} = { port => $port, remote => $remote,
+                    kind => $file eq 'unix' ? 'unix' : $field[3] eq '0A' ? 'listening' : 'tcp' };
+            }
+        }
+        last if !grep !$_, values %sockets;
     }
-    return \%inode;
+    return values %sockets;
 }
 
-# What a worker has open, by kind: tcp, unix, listening and other.
+# What a process has open, by kind.
 sub descriptors {
     my ($pid) = @_;
-    my %kind;
-    for my $file ('tcp', 'tcp6', 'unix') {
-        for (split /^/, slurp("/proc/$pid/net/$file")) {
-            my @field = split;
-            if ($file eq 'unix') { $kind{$field[6] // ''} = 'unix' }
-            else { $kind{$field[9] // ''} = ($field[3] // '') eq '0A' ? 'listening' : 'tcp' }
-        }
-    }
     my %count = map { $_ => 0 } qw(tcp unix listening other);
-    for (glob "/proc/$pid/fd/*") {
-        my $link = readlink // next;
-        my ($inode) = $link =~ /^socket:\[(\d+)\]/;
-        # A socket without an entry is one that is not connected any more.
-        $count{defined $inode ? $kind{$inode} // 'tcp' : 'other'}++;
-    }
+    $count{$_ ? $_->{kind} : 'tcp'}++ for sockets($pid);
+    $count{other} = grep { (readlink // 'socket:') !~ /^socket:/ } glob "/proc/$pid/fd/*";
     return \%count;
 }
 
@@ -125,24 +132,20 @@ sub kill_worker {
     my ($self) = @_;
     my @workers = map $self->workers($_), $self->masters;
     my $pid = $workers[rand @workers] // return;
+    my $now = time;
     kill STOP => $pid or return;
-    my $until = time + 5;
+    my $until = $now + 5;
     sleep 0.001 while slurp("/proc/$pid/stat") !~ /\) [TZ] / && -e "/proc/$pid" && time < $until;
-    my $at = connections($self->{port});
-    my %ports;
-    for (glob "/proc/$pid/fd/*") {
-        my $inode = (readlink // '') =~ /^socket:\[(\d+)\]/ ? $1 : next;
-        $ports{$at->{$inode}} = 1 if $at->{$inode};
-    }
+    my %ports = map { $_->{remote} => 1 } grep $_ && ($_->{port} // 0) == $self->{port}, sockets($pid);
     kill KILL => $pid;
-    push @{ $self->{killed} }, { pid => $pid, time => time, ports => \%ports };
+    push @{ $self->{killed} }, { pid => $pid, from => $now, to => time, ports => \%ports };
     $self->{count}{workers_killed}++;
 }
 
 sub reload {
     my ($self) = @_;
     $self->write_conf;
-    kill HUP => $self->master;
+    $self->signal('HUP');
     $self->{count}{reloads}++;
 }
 
@@ -157,8 +160,7 @@ sub upgrade_step {
     my $now = time;
     my $step = $self->{upgrade};
     if ($step == 0) {
-        $self->{old} = $self->master;
-        kill USR2 => $self->{old};
+        $self->{old} = $self->signal('USR2');
         @$self{qw(upgrade since)} = (1, $now);
     }
     elsif ($step == 1) {
@@ -167,13 +169,13 @@ sub upgrade_step {
         if ($new && $new != $self->{old} && $self->workers($new) >= 2) {
             $self->{both} //= $now;
             return 1 if $now < $self->{both} + 1;
-            kill WINCH => $self->{old};
+            $self->signal('WINCH', $self->{old});
             @$self{qw(upgrade since)} = (2, $now);
         }
     }
     elsif ($step == 2) {
         if (!$self->workers($self->{old}, 1)) {
-            kill QUIT => $self->{old};
+            $self->signal('QUIT', $self->{old});
             @$self{qw(upgrade since)} = (3, $now);
         }
     }
@@ -189,8 +191,7 @@ sub upgrade_step {
 # Ends it as an administrator would, and says whether it went.
 sub quit {
     my ($self) = @_;
-    my $master = $self->master;
-    kill QUIT => $master;
+    my $master = $self->signal('QUIT');
     my $until = time + 30;
     while (-e "/proc/$master" && time < $until) {
         waitpid $master, POSIX::WNOHANG();

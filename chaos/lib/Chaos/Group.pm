@@ -15,8 +15,9 @@ use Time::HiRes 'time';
 my @plain = qw(killed killed frozen refuses deaf mute resets resets garbage closes closes busy slow);
 my @tls = (@plain, qw(rekeyed rekeyed untrusted));
 
-# How many seconds at most; 2 if it is not said. What makes requests wait is short.
-my %lasts = (killed => 1, frozen => 1, deaf => 1, mute => 1);
+# How many seconds at most; 2 if it is not said. What makes requests wait is longer than their first
+# patience, and shorter than their last.
+my %lasts = (killed => 1, frozen => 2.5, deaf => 2.5, mute => 2.5);
 
 # new NAME, PEERS (what Chaos::Peer->new wants), TLS: certificates to show, those of `untrusted` last
 sub new {

@@ -70,7 +70,7 @@ sub cuts {
     my %ending = map { $_ => 1 } $front->log =~ /\[notice\] (\d+)#\d+: gracefully shutting down/g;
     my (%count, @bad);
     for my $cut (@$cuts) {
-        if (grep $_->{ports}{$cut->{port}} && $cut->{opened} < $_->{time} && $cut->{time} > $_->{time} - 0.1, @{ $front->{killed} }) {
+        if (grep $_->{ports}{$cut->{port}} && $cut->{opened} < $_->{to} && $cut->{time} > $_->{from}, @{ $front->{killed} }) {
             $count{lost}++;
         }
         elsif (begun_and_cut($cut, $words->{$cut->{id}}, $peers)) {
