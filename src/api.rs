@@ -43,6 +43,7 @@ macro_rules! modules {
 pub const MODULES: &[Module] = modules![
     "ngx": "ngx.lua",
     "ngx.balancer": "ngx/balancer.lua",
+    "ngx.stoppable": "ngx/stoppable.lua",
     "resty.core": "resty/core.lua",
     "resty.core.base": "resty/core/base.lua",
     "resty.core.ctx": "resty/core/ctx.lua",
@@ -57,6 +58,9 @@ pub const MODULES: &[Module] = modules![
 
 /// The module that fills the global `ngx`.
 pub const BOOTSTRAP: &str = "ngx";
+
+/// The module that keeps machine code from looping.
+pub const STOPPABLE: &str = "ngx.stoppable";
 
 /// An address in [`EXPORTS`].
 #[repr(transparent)]

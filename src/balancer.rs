@@ -67,6 +67,8 @@ pub struct Balancer {
     loaded: OnceCell<Loaded>,
     /// Whether Lua alone knows the peers: the block has no server but placeholders.
     pub placeholder_only: Cell<bool>,
+    /// `balancer_by_lua_timeout` in milliseconds; 0 is no limit.
+    pub timeout: Cell<usize>,
     /// The connections that `enable_keepalive` keeps.
     idle: OnceCell<Idle>,
     /// The number of connections that only their protocol tells from others, with the protocol
@@ -92,6 +94,7 @@ impl Balancer {
             chunk,
             loaded: loaded.map_or_else(OnceCell::new, OnceCell::from),
             placeholder_only: Cell::new(false),
+            timeout: Cell::new(0),
             idle: OnceCell::new(),
             plain: Cell::new(None),
             nginx_keepalive: Cell::new(NginxKeepalive::None),

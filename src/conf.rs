@@ -57,6 +57,10 @@ pub struct MainConf {
     code_cache: Cell<Option<bool>>,
     /// `lua_memory_limit`; 0 is none.
     memory_limit: OnceCell<usize>,
+    /// `balancer_by_lua_timeout` in milliseconds, for upstreams that have none.
+    timeout: OnceCell<usize>,
+    /// Whether a chunk of any upstream may be stopped.
+    stops: Cell<bool>,
     /// `init_by_lua_*`; forgotten once it has run, where nobody runs it again.
     init: OnceCell<RefCell<Option<(Chunk, Loaded)>>>,
     /// `init_worker_by_lua_*`.
@@ -168,8 +172,11 @@ impl MainConf {
         Ok(vm)
     }
 
-    /// Bounds the memory of a VM.
+    /// Prepares a VM for the limits that the configuration sets.
     fn limit(&self, vm: &Vm) -> Result<(), String> {
+        if self.stops.get() {
+            vm.make_stoppable()?;
+        }
         match self.memory_limit.get() {
             None | Some(0) => Ok(()),
             Some(limit) => vm.set_limit(*limit),
@@ -210,7 +217,7 @@ impl MainConf {
     pub fn init_worker(&self) {
         let (Some(vm), Some((_, loaded))) = (self.vm(), self.init_worker.get()) else { return };
         let current = Current { phase: Phase::InitWorker, ..Current::NONE };
-        let _ = call::run(vm, loaded.reference(), current, |message| {
+        let _ = call::run(vm, loaded.reference(), current, 0, |message| {
             if let Some(log) = Log::cycle() {
                 log.write(NGX_LOG_ERR, &[b"init_worker_by_lua error: ", message].concat());
             }
@@ -221,7 +228,7 @@ impl MainConf {
 fn run_init(vm: &Vm, loaded: &Loaded, log: Option<Log>) -> Result<(), String> {
     let current = Current { phase: Phase::Init, log, ..Current::NONE };
     let mut text = String::new();
-    call::run(vm, loaded.reference(), current, |message| {
+    call::run(vm, loaded.reference(), current, 0, |message| {
         text = format!("init_by_lua error: {}", String::from_utf8_lossy(message));
     })
     .map_err(|call::Failed| text)
@@ -233,6 +240,8 @@ pub struct SrvConf {
     balancer: OnceCell<Balancer>,
     /// `balancer_keepalive`: idle connections a worker, and milliseconds that one may live.
     keepalive: OnceCell<KeepaliveConf>,
+    /// `balancer_by_lua_timeout` in milliseconds; 0 is no limit.
+    timeout: OnceCell<usize>,
 }
 
 /// The `balancer_keepalive` directive.
@@ -405,10 +414,14 @@ pub unsafe extern "C" fn ngx_http_lua_balancer_init_main_conf(
     guard(NGX_CONF_ERROR, || {
         // SAFETY: the caller's promise.
         let Some(cf) = (unsafe { Conf::from_ptr(cf) }) else { return NGX_CONF_ERROR };
+        let Some(main) = MainConf::of(cf) else { return NGX_CONF_ERROR };
         for us in upstream_conf::all(cf) {
             let Some(srv) = SrvConf::of(us) else { continue };
             if let Some(balancer) = srv.balancer() {
                 balancer.finish(cf, us, srv.keepalive());
+                let timeout = srv.timeout.get().or(main.timeout.get()).copied().unwrap_or(0);
+                balancer.timeout.set(timeout);
+                main.stops.set(main.stops.get() || timeout > 0);
             }
         }
         NGX_CONF_OK

@@ -8,4 +8,5 @@ pub mod chunk;
 pub mod current;
 pub mod memory;
 pub mod syntax;
+pub mod timeout;
 pub mod vm;

@@ -107,8 +107,9 @@ impl PeerData {
             self.request.error(&line);
         };
 
+        let timeout = self.balancer.timeout.get();
         if let Some((vm, reference)) = self.balancer.loaded() {
-            return call::run(vm, reference, current, failed);
+            return call::run(vm, reference, current, timeout, failed);
         }
 
         let not_loaded = |message: String| {
@@ -118,7 +119,7 @@ impl PeerData {
         };
         if self.balancer.main.code_cache() {
             let (vm, reference) = self.balancer.load().map_err(not_loaded)?;
-            return call::run(vm, reference, current, failed);
+            return call::run(vm, reference, current, timeout, failed);
         }
 
         // All is made anew.
@@ -130,7 +131,7 @@ impl PeerData {
                 Failed
             })?;
         let loaded = self.balancer.chunk.load(vm).map_err(|e| not_loaded(e.message))?;
-        call::run(vm, loaded.reference(), current, failed)
+        call::run(vm, loaded.reference(), current, timeout, failed)
     }
 
     /// Counts a try that ended within `get`, which nginx follows with no `free`. Returns how many

@@ -23,7 +23,7 @@ type Result<T = ()> = core::result::Result<T, String>;
 const BLOCK: u32 = NGX_CONF_BLOCK | NGX_CONF_NOARGS;
 
 /// The directive table, closed by an empty entry.
-pub static mut COMMANDS: [ngx_command_t; 14] = [
+pub static mut COMMANDS: [ngx_command_t; 16] = [
     http(c"lua_package_path", NGX_CONF_TAKE1, lua_package_path),
     http(c"lua_package_cpath", NGX_CONF_TAKE1, lua_package_cpath),
     http(c"lua_code_cache", NGX_CONF_FLAG, lua_code_cache),
@@ -36,6 +36,8 @@ pub static mut COMMANDS: [ngx_command_t; 14] = [
     http(c"init_worker_by_lua_file", NGX_CONF_TAKE1, init_worker_by_lua_file),
     upstream(c"balancer_by_lua_block", BLOCK, balancer_by_lua_block),
     upstream(c"balancer_keepalive", NGX_CONF_TAKE1 | NGX_CONF_TAKE2, balancer_keepalive),
+    http(c"balancer_by_lua_timeout", NGX_CONF_TAKE1, balancer_by_lua_timeout_in_http),
+    upstream(c"balancer_by_lua_timeout", NGX_CONF_TAKE1, balancer_by_lua_timeout),
     upstream(c"balancer_by_lua_file", NGX_CONF_TAKE1, balancer_by_lua_file),
     ngx_command_t::empty(),
 ];
@@ -168,6 +170,9 @@ handler!(balancer_keepalive, SrvConf, |cf, srv| {
     })
 });
 
+handler!(balancer_by_lua_timeout_in_http, MainConf, |cf, main| set_timeout(cf, &main.timeout));
+handler!(balancer_by_lua_timeout, SrvConf, |cf, srv| set_timeout(cf, &srv.timeout));
+
 fn invalid_value(cf: Conf, value: &[u8]) -> String {
     let value = String::from_utf8_lossy(value);
     format!("invalid value \"{value}\" in \"{}\" directive", cf.directive())
@@ -191,6 +196,16 @@ fn fill<T>(cf: Conf, cell: &core::cell::OnceCell<T>, value: impl FnOnce() -> Res
         return Err(duplicate(cf));
     }
     cell.set(value()?).map_err(|_| duplicate(cf))
+}
+
+/// How long a chunk may run, in milliseconds.
+fn set_timeout(cf: Conf, cell: &core::cell::OnceCell<usize>) -> Result {
+    fill(cf, cell, || {
+        let value = arg(cf)?;
+        // More than a day is a slip of the pen.
+        let time = crate::nginx::conf::milliseconds(value).filter(|time| *time <= 86_400_000);
+        time.ok_or_else(|| invalid_value(cf, value))
+    })
 }
 
 /// A Lua search path, with nginx's prefix for `$prefix` and `${prefix}`.

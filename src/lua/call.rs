@@ -6,19 +6,22 @@ use core::slice;
 use mlua::ffi;
 
 use super::current::{Current, Scope};
+use super::timeout;
 use super::vm::{State, Vm};
 
 /// A chunk has failed, and its message has been told.
 #[derive(Clone, Copy, Debug)]
 pub struct Failed;
 
-/// Runs the function that `reference` names in the registry, without arguments and results. On
-/// failure `on_error` gets the message with its traceback.
+/// Runs the function that `reference` names in the registry, without arguments and results, for
+/// at most as many milliseconds; 0 is no limit. On failure `on_error` gets the message with its
+/// traceback.
 #[inline]
 pub fn run(
     vm: &Vm,
     reference: c_int,
     current: Current,
+    milliseconds: usize,
     on_error: impl FnOnce(&[u8]),
 ) -> Result<(), Failed> {
     let state = vm.state().as_ptr();
@@ -26,21 +29,30 @@ pub fn run(
     let scope = Scope::enter(current);
     // SAFETY: the state is live; the registry holds a function under `reference`, and pcall
     // catches whatever it raises.
-    let status = unsafe {
+    let (status, late) = timeout::run(vm.state(), milliseconds, || unsafe {
         // lua_rawgeti without the underscore is mlua's own, which asks for the type, too.
         ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, reference);
         ffi::lua_pcall(state, 0, 0, vm.handler)
-    };
+    });
     drop(scope);
-    if status == ffi::LUA_OK {
+    if status == ffi::LUA_OK && !late {
         return Ok(());
     }
 
+    let late = late.then(|| timeout::message(milliseconds));
+    if status == ffi::LUA_OK {
+        // Nothing was raised any more, or it was caught: late it is all the same.
+        on_error(late.unwrap_or_default().as_bytes());
+        return Err(Failed);
+    }
     // SAFETY: a failed pcall leaves one value on the stack: the message.
     unsafe {
-        match vm.limit_passed() {
-            Some(passed) => on_error(&[passed.as_bytes(), message(vm.state())].concat()),
-            None => on_error(message(vm.state())),
+        let message = message(vm.state());
+        let late = late.filter(|late| !message.windows(late.len()).any(|w| w == late.as_bytes()));
+        let prefix = late.map(|late| late + ": ").or_else(|| vm.limit_passed());
+        match prefix {
+            Some(prefix) => on_error(&[prefix.as_bytes(), message].concat()),
+            None => on_error(message),
         }
         ffi::lua_settop(state, -2);
     }

@@ -95,6 +95,12 @@ impl Vm {
         limit.check()
     }
 
+    /// Prepares the VM for runs that may be stopped: a hook is not looked at in machine code.
+    pub fn make_stoppable(&self) -> Result<(), String> {
+        let load = || self.lua.globals().get::<Function>("require")?.call::<()>(api::STOPPABLE);
+        load().map_err(|e| e.to_string())
+    }
+
     /// The VM's limit, if it has one.
     #[inline]
     pub fn limit(&self) -> Option<&Limit> {
