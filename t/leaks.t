@@ -174,6 +174,8 @@ sub configure {
 $http
 @{[$level && "error_log /dev/null $level;"]}
 init_by_lua_block {
+    -- Each collection begins when the one before has ended: small waves.
+    collectgarbage("setpause", 100)
     balancer = require "ngx.balancer"
     n = 0
     pem = {}
@@ -222,8 +224,9 @@ sub send_requests {
 
 # What the worker has when nothing goes on. LuaJIT collects when it likes, so that its memory comes
 # and goes in waves: it is made to collect, several times with some requests between, and the
-# smallest number counts. Its heap grows by 128 kB at a time, and a full collection is a load that it
-# may not have had before: so there is one before the first that counts.
+# smallest number counts. Its heap grows by 128 kB at a time, which is 2 % of a small worker: so the
+# waves are kept low, and a full collection, a load that it may not have had before, comes once
+# before the first that counts.
 sub quiet {
     my ($feature, $worker, $statuses) = @_;
     my $least;
