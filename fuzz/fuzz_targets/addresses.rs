@@ -10,10 +10,13 @@ use module::balancer::addresses::{Addresses, Known};
 /// The longest text that is remembered.
 const LONGEST: usize = 127;
 
+/// A `sockaddr` and its name.
+type Address = (Vec<u8>, Vec<u8>);
+
 fuzz_target!(|data: &[u8]| {
     let mut input = Input::new(data);
     let mut addresses = Addresses::default();
-    let mut known: HashMap<(Vec<u8>, u16), (Vec<u8>, Vec<u8>)> = HashMap::new();
+    let mut known: HashMap<(Vec<u8>, u16), Address> = HashMap::new();
 
     while !input.is_empty() {
         let (how, port) = (input.byte(), input.byte().into());

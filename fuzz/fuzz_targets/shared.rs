@@ -22,19 +22,17 @@ struct Kept {
 /// A key that stands nowhere else in the zone.
 fn key_of(n: usize, length: usize) -> Vec<u8> {
     let mut key = vec![b'k'; 8 + length];
-    key[..8].copy_from_slice(&(0x6b65_7920_6f66_0000 + n as u64).to_be_bytes());
+    key[..8].copy_from_slice(&(0x6b65_7920_6f66_0000 + (length << 8 | n) as u64).to_be_bytes());
     key
 }
 
-/// Changes a byte of an entry that has this key or had it: of its header, its key or, where it is
-/// the only one, its value of this length.
+/// Changes a byte of the entry that has this key: of its header, its key or its value of this
+/// length. What was freed keeps its bytes; false where that could be taken for the entry.
 fn damage(zone: &mut Zone, key: &[u8], length: usize, input: &mut Input) -> bool {
     let zone = zone.bytes();
     let words = zone.chunks_exact(8).enumerate();
-    let places = words.filter(|(_, word)| *word == &key[..8]).map(|(n, _)| n * 8);
-    let places: Vec<usize> = places.collect();
-    let Some(place) = places.get(input.below(4)) else { return false };
-    let length = if places.len() == 1 { length } else { 0 };
+    let mut places = words.filter(|(_, word)| *word == &key[..8]).map(|(n, _)| n * 8);
+    let (Some(place), None) = (places.next(), places.next()) else { return false };
     let at = input.below(HEADER + key.len() + length.min(64));
     zone[place - HEADER + at] ^= input.byte();
     true
@@ -95,8 +93,9 @@ fuzz_target!(|data: &[u8]| {
                 known.remove(&key);
             }
             _ => {
-                let length = known.get(&key).map_or(0, |kept| kept.value.len());
-                damaged |= damage(&mut zone, &key, length, &mut input);
+                if let Ok(value) = cache.get(&key) {
+                    damaged |= damage(&mut zone, &key, value.len(), &mut input);
+                }
             }
         }
     }
