@@ -10,6 +10,10 @@ use Pools;
 use Test::More;
 use Time::HiRes 'time';
 
+# A part of a second that is long enough for some requests, however slow all is.
+my $short = $Nginx::patience / 50;
+my $short_ms = int(1000 * $short);
+
 my $nginx = Nginx->new(level => 'debug');
 
 # A request that leaves the pool alone shows what is idle.
@@ -71,7 +75,7 @@ for my $case (
     # Some ms may have passed since.
     my $waits = poll { waits() =~ /^(\d+)$/ ? $1 : 0 };
     cmp_ok($waits, '<=', $limit, "$lua: idle for at most $limit ms");
-    cmp_ok($waits, '>=', $limit - 50, "$lua: and no less");
+    cmp_ok($waits, '>=', $limit - $short_ms / 6, "$lua: and no less");
     $nginx->stop;
 }
 
@@ -124,14 +128,14 @@ sub replaced_after {
     $nginx->stop;
 }
 
-start('balancer.enable_keepalive(60, 0, 0.3)');
-replaced_after('a time from Lua', 0.3);
+start("balancer.enable_keepalive(60, 0, $short)");
+replaced_after('a time from Lua', $short);
 
-start('balancer.enable_keepalive(60, 0)', 'balancer_keepalive 10 time=300ms;');
-replaced_after('a time from the directive', 0.3);
+start('balancer.enable_keepalive(60, 0)', "balancer_keepalive 10 time=${short_ms}ms;");
+replaced_after('a time from the directive', $short);
 
-start('balancer.enable_keepalive(60, 0, 0.3)', 'balancer_keepalive 10 time=1h;');
-replaced_after('a time from Lua goes before the directive', 0.3);
+start("balancer.enable_keepalive(60, 0, $short)", 'balancer_keepalive 10 time=1h;');
+replaced_after('a time from Lua goes before the directive', $short);
 
 for my $case (
     ['Lua says no limit', 'balancer.enable_keepalive(60, 0, 0)', 'balancer_keepalive 10 time=100ms;'],
