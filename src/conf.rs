@@ -32,6 +32,7 @@ use crate::guard::{guard, log_panics};
 use crate::lua::call;
 use crate::lua::chunk::{Chunk, LoadError, Loaded};
 use crate::lua::current::Current;
+use crate::lua::stack;
 use crate::lua::vm::{self, Vm};
 use crate::nginx::conf::{Conf, NGX_CONF_ERROR, NGX_CONF_OK};
 use crate::nginx::log::{Log, NGX_LOG_EMERG, NGX_LOG_ERR};
@@ -215,6 +216,9 @@ impl MainConf {
 
     /// Runs init_worker_by_lua. Its failure is logged, and the worker serves.
     pub fn init_worker(&self) {
+        if self.vm().is_some() {
+            stack::raise_limit();
+        }
         let (Some(vm), Some((_, loaded))) = (self.vm(), self.init_worker.get()) else { return };
         let current = Current { phase: Phase::InitWorker, ..Current::NONE };
         let _ = call::run(vm, loaded.reference(), current, 0, |message| {
