@@ -1,5 +1,5 @@
 //! The cache in shared memory, over nginx's slab allocator: it gives what was put in or nothing,
-//! also when its entries are damaged.
+//! also when its entries are damaged, or a process has died in the middle of it.
 #![no_main]
 
 use std::collections::HashMap;
@@ -38,6 +38,19 @@ fn damage(zone: &mut Zone, key: &[u8], length: usize, input: &mut Input) -> bool
     true
 }
 
+/// A process dies while it is at the cache, and leaves anything in it.
+fn die(zone: &mut Zone, left: u8) {
+    const HEAD: usize = size_of::<ngx_slab_pool_t>();
+    let zone = zone.bytes();
+    // SAFETY: a zone starts with its allocator, which knows the table, whose first word says that
+    // somebody is at it.
+    unsafe {
+        let table = (*zone.as_ptr().cast::<ngx_slab_pool_t>()).data.cast::<u32>();
+        zone[HEAD..].fill(left);
+        table.write(1);
+    }
+}
+
 fn free_pages(zone: &mut Zone) -> usize {
     // SAFETY: a zone starts with its allocator.
     unsafe { (*zone.bytes().as_ptr().cast::<ngx_slab_pool_t>()).pfree }
@@ -57,7 +70,7 @@ fuzz_target!(|data: &[u8]| {
     let mut damaged = false;
 
     while !input.is_empty() {
-        let what = input.below(8);
+        let what = input.below(9);
         let key = key_of(input.below(8), input.below(2) * 48);
         used.push(key.clone());
         match what {
@@ -92,10 +105,16 @@ fuzz_target!(|data: &[u8]| {
                 assert_eq!(cache.get(&key), Err(Miss::None));
                 known.remove(&key);
             }
-            _ => {
+            7 => {
                 if let Ok(value) = cache.get(&key) {
                     damaged |= damage(&mut zone, &key, value.len(), &mut input);
                 }
+            }
+            _ => {
+                die(&mut zone, input.byte());
+                assert_eq!(cache.get(&key), Err(Miss::None));
+                known.clear();
+                damaged = false;
             }
         }
     }

@@ -3,22 +3,27 @@
 //! A hash table with a list in the order of use, in memory of nginx's slab pool. The zone is
 //! mapped at the same address in every process, and a reload hands it on, so that pointers into it
 //! hold. All is done under the pool's lock; values are copied out before it is let go. A worker
-//! that is killed in between may leave anything: what is read is checked.
+//! that is killed in between may leave anything: what is read is checked, and where one was about to
+//! change something the next one starts the zone afresh.
 
 use core::ffi::c_void;
 use core::hash::Hasher;
 use core::mem;
 use core::ptr::{self, NonNull};
 use core::slice;
+use core::sync::atomic::{compiler_fence, Ordering};
 
 use ngx::ffi::{
     ngx_int_t, ngx_shared_memory_add, ngx_shm_zone_t, ngx_shmtx_lock, ngx_shmtx_unlock,
-    ngx_slab_alloc_locked, ngx_slab_free_locked, ngx_slab_pool_t, ngx_time, NGX_ERROR, NGX_OK,
+    ngx_slab_alloc_locked, ngx_slab_free_locked, ngx_slab_init, ngx_slab_pool_t, ngx_time,
+    NGX_ERROR, NGX_OK,
 };
 use rustc_hash::FxHasher;
 
 use super::conf::Conf;
+use super::log::Log;
 use super::str_of;
+use crate::log::log;
 
 /// The largest value that is kept, in bytes.
 pub const MAX_VALUE: usize = 16 * 1024;
@@ -36,6 +41,8 @@ pub struct SharedCache(NonNull<ngx_shm_zone_t>);
 /// The head of the zone, what `shpool->data` points to.
 #[repr(C)]
 struct Table {
+    /// 1 while somebody is at it. Whoever finds it so, with the lock, comes after one that died.
+    busy: u32,
     buckets: *mut *mut Entry,
     bucket_count: usize,
     /// All entries, the one used last in front.
@@ -99,14 +106,37 @@ impl SharedCache {
     fn locked<R>(self, body: impl FnOnce(*mut ngx_slab_pool_t, *mut Table) -> R) -> Option<R> {
         // SAFETY: the zone is mapped from the cycle's start to its end, and starts with its pool.
         unsafe {
-            let pool: *mut ngx_slab_pool_t = (*self.0.as_ptr()).shm.addr.cast();
+            let (pool, size) = zone_of(self.0.as_ptr());
             if pool.is_null() || (*pool).data.is_null() {
                 return None;
             }
             ngx_shmtx_lock(&raw mut (*pool).mutex);
-            let result = body(pool, (*pool).data.cast());
+            let left_busy = {
+                let table = (*pool).data.cast::<Table>();
+                !table.is_null() && ptr::read_volatile(&raw const (*table).busy) != 0
+            };
+            if left_busy {
+                start_afresh(pool, size);
+            }
+            let table = (*pool).data.cast::<Table>();
+            let result = (!table.is_null()).then(|| {
+                // In this order for who is killed; another process looks only with the lock.
+                ptr::write_volatile(&raw mut (*table).busy, 1);
+                compiler_fence(Ordering::SeqCst);
+                let result = body(pool, table);
+                compiler_fence(Ordering::SeqCst);
+                ptr::write_volatile(&raw mut (*table).busy, 0);
+                result
+            });
             ngx_shmtx_unlock(&raw mut (*pool).mutex);
-            Some(result)
+            if let (true, Some(log)) = (left_busy, Log::cycle()) {
+                log!(
+                    log,
+                    NGX_LOG_WARN,
+                    "lua balancer: a worker died in a shared cache, which starts afresh"
+                );
+            }
+            result
         }
     }
 
@@ -320,33 +350,73 @@ unsafe fn push_front(table: *mut Table, entry: *mut Entry) {
     }
 }
 
+/// The slab pool that a zone starts with, and the zone's size in bytes.
+///
+/// # Safety
+/// `zone` is live.
+unsafe fn zone_of(zone: *mut ngx_shm_zone_t) -> (*mut ngx_slab_pool_t, usize) {
+    // SAFETY: the caller's promise.
+    unsafe { ((*zone).shm.addr.cast(), (*zone).shm.size) }
+}
+
+/// Forgets all that is in the zone, whatever state it is in.
+///
+/// # Safety
+/// `pool` is locked, and nginx has set it up with `size` bytes.
+#[cold]
+unsafe fn start_afresh(pool: *mut ngx_slab_pool_t, size: usize) {
+    // SAFETY: the caller's promise. ngx_slab_init() makes the pool anew between the ends that it
+    // has, and does not touch its lock.
+    unsafe {
+        (*pool).data = ptr::null_mut();
+        ngx_slab_init(pool);
+        make_table(pool, size);
+    }
+}
+
+/// Puts an empty table into an empty pool; false when there is no room for it.
+///
+/// # Safety
+/// `pool` is locked, and has `size` bytes.
+unsafe fn make_table(pool: *mut ngx_slab_pool_t, size: usize) -> bool {
+    // SAFETY: the caller's promise; the pool's memory is as long as was asked for.
+    unsafe {
+        // A full zone is no event: the least recently used entries leave.
+        (*pool).set_log_nomem(0);
+
+        let bucket_count = (size / BYTES_PER_BUCKET).max(16);
+        let table = ngx_slab_alloc_locked(pool, mem::size_of::<Table>()).cast::<Table>();
+        let length = bucket_count * mem::size_of::<*mut Entry>();
+        let buckets = ngx_slab_alloc_locked(pool, length).cast::<*mut Entry>();
+        if table.is_null() || buckets.is_null() {
+            return false;
+        }
+        buckets.write_bytes(0, bucket_count);
+        let (first, last) = (ptr::null_mut(), ptr::null_mut());
+        table.write(Table { busy: 0, buckets, bucket_count, first, last });
+        (*pool).data = table.cast();
+        true
+    }
+}
+
 /// Sets a zone up, or takes over the one of the configuration before (`ngx_shm_zone_init_pt`).
 unsafe extern "C" fn init(zone: *mut ngx_shm_zone_t, _old: *mut c_void) -> ngx_int_t {
     // SAFETY: nginx calls it with the zone mapped and its pool set up, before any worker of this
     // configuration starts. Workers of the one before may use the zone: it is not touched then.
     unsafe {
-        let pool: *mut ngx_slab_pool_t = (*zone).shm.addr.cast();
+        let (pool, size) = zone_of(zone);
         if !(*pool).data.is_null() {
             return NGX_OK as ngx_int_t;
         }
-        // A full zone is no event: the least recently used entries leave.
-        (*pool).set_log_nomem(0);
-
-        let count = ((*zone).shm.size / BYTES_PER_BUCKET).max(16);
         let lock = &raw mut (*pool).mutex;
         ngx_shmtx_lock(lock);
-        let table = ngx_slab_alloc_locked(pool, mem::size_of::<Table>()).cast::<Table>();
-        let size = count * mem::size_of::<*mut Entry>();
-        let buckets = ngx_slab_alloc_locked(pool, size).cast::<*mut Entry>();
+        let made = make_table(pool, size);
         ngx_shmtx_unlock(lock);
-        if table.is_null() || buckets.is_null() {
-            return NGX_ERROR as ngx_int_t;
+        if made {
+            NGX_OK as ngx_int_t
+        } else {
+            NGX_ERROR as ngx_int_t
         }
-        buckets.write_bytes(0, count);
-        let (first, last) = (ptr::null_mut(), ptr::null_mut());
-        table.write(Table { buckets, bucket_count: count, first, last });
-        (*pool).data = table.cast();
-        NGX_OK as ngx_int_t
     }
 }
 
