@@ -34,6 +34,12 @@ test-all: ## the tests on stock, trixie, sid and 1.28.3, and the trace
 	@set -e; for stock in $(STOCKS); do $(MAKE) test STOCK=$$stock; done
 	@$(MAKE) test-trace
 
+.PHONY: test-panics
+test-panics: setup-test ## t/panics.t with a module that panics when it is told to
+	@STOCK=stock scripts/nginx-tree
+	@STOCK=panics scripts/build-module
+	@STOCK=panics scripts/run-tests t/panics.t
+
 .PHONY: soak
 soak: setup-test all ## t/soak.t at length: SOAK requests in each way to keep connections
 	@SOAK=$${SOAK:-100000} TEST_NGINX_FILE_SECONDS=3600 scripts/run-tests t/soak.t

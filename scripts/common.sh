@@ -29,6 +29,12 @@ case $STOCK in
         NGINX=${NGINX:-/usr/sbin/nginx}
         MODULE=$BUILD/$NAME.so
         ;;
+    panics)
+        # The installed nginx, and a module with the feature panic-points in a folder of its own.
+        NGINX=${NGINX:-/usr/sbin/nginx}
+        FEATURES=panic-points
+        NGINX_SOURCE_DIR=$BUILD/nginx/stock
+        ;;
     trixie | sid)
         NGINX=$BUILD/stock/$STOCK/nginx
         ;;

@@ -78,6 +78,8 @@ macro_rules! exports {
 /// Every function that only Lua names: without a reference the linker drops it.
 #[used]
 pub static EXPORTS: &[Export] = exports![
+    #[cfg(feature = "panic-points")]
+    crate::guard::points::ngx_http_lua_balancer_panic_at,
     balancer::ngx_http_lua_ffi_balancer_bind_to_local_addr,
     balancer::ngx_http_lua_ffi_balancer_enable_keepalive,
     balancer::ngx_http_lua_ffi_balancer_get_last_failure,

@@ -35,7 +35,7 @@ use ngx::ffi::{
 use self::idle::Idle;
 use self::peer::PeerData;
 use crate::conf::{KeepaliveConf, MainConf, SrvConf};
-use crate::guard::guard;
+use crate::guard::{guard, panic_point};
 use crate::log::debug;
 use crate::lua::chunk::{Chunk, Loaded};
 use crate::lua::vm::Vm;
@@ -211,6 +211,7 @@ impl Balancer {
     }
 
     fn init_peer(&'static self, request: Request, us: UpstreamConf) -> ngx_int_t {
+        panic_point("init_peer");
         if let Some(log) = request.log() {
             debug!(log, "lua balancer: init peer");
         }

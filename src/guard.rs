@@ -20,6 +20,48 @@ pub fn quiet(body: impl FnOnce()) {
     guard((), body);
 }
 
+/// A place that panics once when it was told to; for t/panics.t, and nothing in any other build.
+#[inline]
+pub fn panic_point(name: &str) {
+    #[cfg(feature = "panic-points")]
+    points::reach(name);
+    #[cfg(not(feature = "panic-points"))]
+    let _ = name;
+}
+
+#[cfg(feature = "panic-points")]
+#[allow(missing_docs)]
+pub mod points {
+    use core::ffi::{c_char, CStr};
+    use std::sync::Mutex;
+
+    static ARMED: Mutex<String> = Mutex::new(String::new());
+
+    fn armed() -> std::sync::MutexGuard<'static, String> {
+        ARMED.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub fn reach(name: &str) {
+        let hit = *armed() == name;
+        if hit {
+            armed().clear();
+            panic!("told to panic at {name}");
+        }
+    }
+
+    /// Has the next pass of a place panic.
+    ///
+    /// # Safety
+    /// `name` is a string.
+    #[no_mangle]
+    pub unsafe extern "C" fn ngx_http_lua_balancer_panic_at(name: *const c_char) {
+        super::quiet(|| {
+            // SAFETY: the caller's promise.
+            *armed() = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
+        });
+    }
+}
+
 /// Sends panic messages to nginx's error log instead of to standard error, which a daemon has
 /// closed.
 pub fn log_panics() {

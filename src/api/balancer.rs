@@ -7,7 +7,7 @@ use ngx::ffi::ngx_http_request_t;
 use super::{bytes, fail, fail_in, DECLINED, ERROR, OK};
 use crate::balancer::idle::Keepalive;
 use crate::balancer::peer::{Chosen, PeerData};
-use crate::guard::guard;
+use crate::guard::{guard, panic_point};
 use crate::lua::current;
 use crate::nginx::addr;
 use crate::nginx::settings::Timeouts;
@@ -22,11 +22,12 @@ pub(super) unsafe fn in_balancer(
     err: *mut *mut c_char,
     body: impl FnOnce(&PeerData) -> Result<c_int, &'static CStr>,
 ) -> c_int {
-    guard(ERROR, || {
-        let result = current::peer().ok_or(DISABLED).and_then(body);
-        // SAFETY: the caller's promise.
-        result.unwrap_or_else(|text| unsafe { fail(err, text) })
-    })
+    let result = guard(Err(c"internal error"), || {
+        panic_point("api");
+        current::peer().ok_or(DISABLED).and_then(body)
+    });
+    // SAFETY: the caller's promise. Lua reads the text of each failure, that of a panic, too.
+    result.unwrap_or_else(|text| unsafe { fail(err, text) })
 }
 
 /// Sets the address of this try's peer, and the name for SNI and certificate verification.

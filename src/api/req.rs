@@ -5,7 +5,7 @@ use core::ffi::{c_char, c_int};
 
 use ngx::ffi::{ngx_http_request_t, ngx_str_t};
 
-use super::{bytes, fail, DECLINED, ERROR, OK};
+use super::{bytes, fail, DECLINED, OK};
 use crate::guard::guard;
 use crate::lua::current;
 use crate::nginx::headers::NoMemory;
@@ -20,12 +20,12 @@ unsafe fn with_request(
     err: *mut *mut c_char,
     body: impl FnOnce(Request) -> Result<c_int, &'static core::ffi::CStr>,
 ) -> c_int {
-    guard(ERROR, || {
+    let result = guard(Err(c"internal error"), || {
         let request = current::peer().map(|peer| peer.request());
-        let result = request.ok_or(c"API disabled in the current context").and_then(body);
-        // SAFETY: the caller's promise.
-        result.unwrap_or_else(|text| unsafe { fail(err, text) })
-    })
+        request.ok_or(c"API disabled in the current context").and_then(body)
+    });
+    // SAFETY: the caller's promise. Lua reads the text of each failure, that of a panic, too.
+    result.unwrap_or_else(|text| unsafe { fail(err, text) })
 }
 
 /// The `n`th header, counted from 0; `DECLINED` when there is none.

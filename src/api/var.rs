@@ -24,6 +24,8 @@ pub unsafe extern "C" fn ngx_http_lua_ffi_var_get(
     value_len: *mut usize,
     err: *mut *mut c_char,
 ) -> c_int {
+    // SAFETY: the caller's promise. A panic leaves this text.
+    unsafe { fail(err, c"internal error") };
     guard(ERROR, || {
         // SAFETY: the caller's promise.
         let Some(request) = (unsafe { request(r) }) else {

@@ -11,7 +11,7 @@ use super::ctx::RequestCtx;
 use super::exit::{self, Exit};
 use super::idle::{Idle, Keepalive};
 use super::peer::{Fresh, PeerData};
-use crate::guard::{guard, quiet};
+use crate::guard::{guard, panic_point, quiet};
 use crate::log::debug;
 use crate::lua::call::{self, Failed};
 use crate::lua::current::Current;
@@ -36,6 +36,7 @@ impl PeerData {
 
     /// Runs the chunk, or takes the next of the peers that it gave, and does what it says.
     fn get(&self, pc: Peer) -> ngx_int_t {
+        panic_point("get");
         if let Some(log) = pc.log() {
             debug!(log, "lua balancer: get peer, tries: {}", pc.tries());
         }
@@ -146,6 +147,7 @@ impl PeerData {
     }
 
     pub(super) fn free(&self, pc: Peer, state: ngx_uint_t) {
+        panic_point("free");
         if let Some(log) = pc.log() {
             debug!(log, "lua balancer: free peer, tries: {}", pc.tries());
         }

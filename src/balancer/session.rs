@@ -14,7 +14,7 @@ use super::ctx::RequestCtx;
 use super::hooks::arguments;
 use super::peer::PeerData;
 use crate::conf::MainConf;
-use crate::guard::{guard, quiet};
+use crate::guard::{guard, panic_point, quiet};
 use crate::log::{debug, log};
 use crate::nginx::addr;
 use crate::nginx::peer::{Address, Peer};
@@ -172,6 +172,7 @@ pub unsafe extern "C" fn ngx_http_lua_balancer_set_session(
     data: *mut c_void,
 ) -> ngx_int_t {
     guard(ERROR, || {
+        panic_point("set_session");
         // SAFETY: the caller's promise.
         let Some((pc, peer)) = (unsafe { arguments(pc, data) }) else { return ERROR };
         pc.address().map_or(ERROR, |address| peer.set_session(pc, &address))
