@@ -18,9 +18,11 @@ impl PeerData {
         let must_be_fresh = self.fresh.get() == Fresh::Wanted;
         pc.set_address(peer.address);
 
+        let own_pool = self.own_pool();
+        let is_plain = self.is_plain(pc);
         let mut passes_by = must_be_fresh;
-        if self.balancer.pooled_by_nginx() {
-            match self.number(pc, &peer) {
+        if self.balancer.pooled_by_nginx() || (is_plain && own_pool.is_some()) {
+            match self.number(pc, &peer, is_plain) {
                 None => return self.cannot_tell(pc),
                 Some(_) if !addr::has_room(&peer.address) => passes_by = true,
                 Some(0) => (),
@@ -30,11 +32,19 @@ impl PeerData {
                 }
             }
         }
-        if let Some((idle, _)) = self.own_pool() {
-            let Some(identity) = self.full_identity(pc, &peer) else { return self.cannot_tell(pc) };
+        if let Some((idle, _)) = own_pool {
+            // An address with its mark is an identity already, and shorter.
+            let marked = if is_plain { addr::marked(&peer.address) } else { None };
+            let Some(identity) = marked.or_else(|| self.full_identity(pc, &peer)) else {
+                return self.cannot_tell(pc);
+            };
             self.identity.set(identity);
-            if !must_be_fresh && idle.take(&peer, identity, pc) {
-                return NGX_DONE as ngx_int_t;
+            if !must_be_fresh {
+                let (taken, hint) = idle.take(&peer, identity, pc);
+                self.hint.set(hint);
+                if taken {
+                    return NGX_DONE as ngx_int_t;
+                }
             }
         }
         if passes_by && self.balancer.pooled_by_nginx() {
@@ -71,7 +81,7 @@ impl PeerData {
     /// The number of what the connection of a `server` line is opened with.
     pub(super) fn fallback_number(&self, pc: Peer) -> Option<u64> {
         let address = pc.address()?;
-        self.number(pc, &Chosen { address, host: ngx_str_t::empty() })
+        self.number(pc, &Chosen { address, host: ngx_str_t::empty() }, self.is_plain(pc))
     }
 
     /// Marks the address of a `server` line, in a copy: the line belongs to all requests.
@@ -116,9 +126,9 @@ impl PeerData {
         true
     }
 
-    /// The number of what the connection is opened with, for nginx's own keepalive.
-    fn number(&self, pc: Peer, peer: &Chosen) -> Option<u64> {
-        if !self.is_plain(pc) {
+    /// The number of what the connection is opened with, to mark its address with.
+    fn number(&self, pc: Peer, peer: &Chosen, is_plain: bool) -> Option<u64> {
+        if !is_plain {
             return self.number_of_identity(pc, peer);
         }
         let protocol = self.upstream.protocol();
@@ -149,7 +159,8 @@ impl PeerData {
         self.balancer.main.number_of(identity.bytes())
     }
 
-    /// All that the connection is opened with. It lives as long as the request.
+    /// All that the connection is opened with. It lives as long as the request, and is no socket
+    /// address: it begins with a number of more than one byte, or with 0.
     fn full_identity(&self, pc: Peer, peer: &Chosen) -> Option<&'static [u8]> {
         let mut identity = self.balancer.main.identity.try_borrow_mut().ok()?;
         if !self.write_identity(pc, peer, &mut identity) {

@@ -6,7 +6,7 @@ use core::ffi::c_void;
 use ngx::ffi::{ngx_event_t, ngx_msec_t, ngx_uint_t};
 
 use super::hooks::FAILED;
-use super::keepalive::{Place, Pool};
+use super::keepalive::{Hint, Place, Pool};
 use super::peer::{Chosen, PeerData};
 use crate::conf::KeepaliveConf;
 use crate::guard::quiet;
@@ -72,9 +72,12 @@ impl Idle {
     }
 
     /// Gives the try a connection that was opened with the same identity; false when there is
-    /// none.
-    pub fn take(&self, peer: &Chosen, identity: &[u8], pc: Peer) -> bool {
-        let taken = self.pool.try_borrow_mut().ok().and_then(|mut pool| pool.take(identity));
+    /// none. Also says where others would be.
+    pub fn take(&self, peer: &Chosen, identity: &[u8], pc: Peer) -> (bool, Hint) {
+        let (taken, hint) = match self.pool.try_borrow_mut() {
+            Ok(mut pool) => pool.take_hinted(identity),
+            Err(_) => (None, Hint::default()),
+        };
         if let Some(connection) = taken {
             connection.reuse(pc);
         }
@@ -92,7 +95,7 @@ impl Idle {
                 ),
             }
         }
-        taken.is_some()
+        (taken.is_some(), hint)
     }
 
     /// Keeps the connection of a try that has ended, if it can carry another request.
@@ -136,7 +139,7 @@ impl Idle {
     fn keep(&self, data: &PeerData, connection: Connection, keepalive: Keepalive) -> bool {
         let Ok(mut pool) = self.pool.try_borrow_mut() else { return false };
         let mut place = None;
-        let evicted = pool.put(data.identity(), data.pool_name(), |at| {
+        let evicted = pool.put_hinted(data.identity(), data.hint.get(), data.pool_name(), |at| {
             place = Some(at);
             connection
         });

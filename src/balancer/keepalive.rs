@@ -30,6 +30,17 @@ impl Place {
     }
 }
 
+/// Where the connections of an identity were found last, so that they are found again without
+/// looking for them. It is only looked at: what it says is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hint(u32);
+
+impl Default for Hint {
+    fn default() -> Self {
+        Hint(NIL)
+    }
+}
+
 /// Idle connections, at most `capacity` of them.
 pub struct Pool<T> {
     capacity: usize,
@@ -116,6 +127,11 @@ impl Groups {
         self.table.find(hash, |n| self.groups[*n as usize].key(&self.keys) == key).copied()
     }
 
+    /// Whether the `n`th group has this key. One that is forgotten has an empty one.
+    fn has_key(&self, n: u32, key: &[u8]) -> bool {
+        self.groups.get(n as usize).is_some_and(|group| group.key(&self.keys) == key)
+    }
+
     fn find_or_add(&mut self, key: &[u8], spare: usize) -> u32 {
         let hashed = hash(key);
         if let Some(n) = self.find_hashed(hashed, key) {
@@ -148,6 +164,7 @@ impl Groups {
         self.table.retain(|n| {
             let group = &mut groups[*n as usize];
             if group.list.len == 0 {
+                (group.key, group.key_len) = (0, 0);
                 free.push(*n);
                 return false;
             }
@@ -186,9 +203,14 @@ impl<T> Pool<T> {
 
     /// Takes out the connection of this identity that was used last.
     pub fn take(&mut self, identity: &[u8]) -> Option<T> {
-        let group = self.identities.find(identity)?;
+        self.take_hinted(identity).0
+    }
+
+    /// The same; also says where the identity is found.
+    pub fn take_hinted(&mut self, identity: &[u8]) -> (Option<T>, Hint) {
+        let Some(group) = self.identities.find(identity) else { return (None, Hint::default()) };
         let slot = self.identities.groups[group as usize].list.first;
-        self.remove(Place(slot))
+        (self.remove(Place(slot)), Hint(group))
     }
 
     /// Puts a connection in: under `identity`, and, when the caller names a part of the pool, at
@@ -197,6 +219,17 @@ impl<T> Pool<T> {
     pub fn put(
         &mut self,
         identity: &[u8],
+        name: Option<(&[u8], usize)>,
+        make: impl FnOnce(Place) -> T,
+    ) -> Evicted<T> {
+        self.put_hinted(identity, Hint::default(), name, make)
+    }
+
+    /// The same for an identity that was looked for before.
+    pub fn put_hinted(
+        &mut self,
+        identity: &[u8],
+        hint: Hint,
         name: Option<(&[u8], usize)>,
         make: impl FnOnce(Place) -> T,
     ) -> Evicted<T> {
@@ -226,7 +259,11 @@ impl<T> Pool<T> {
             evicted.0[1] = self.remove(Place(self.recent.last));
         }
 
-        let identity = self.identities.find_or_add(identity, spare);
+        let identity = if self.identities.has_key(hint.0, identity) {
+            hint.0
+        } else {
+            self.identities.find_or_add(identity, spare)
+        };
         let n = self.free.pop().unwrap_or_else(|| {
             let links = [Links { before: NIL, after: NIL }; 3];
             self.slots.push(Slot { value: None, identity: NIL, name: NIL, links });
@@ -308,7 +345,7 @@ fn unlink<T>(slots: &mut [Slot<T>], list: &mut List, by: By, n: u32) {
 mod tests {
     use std::collections::VecDeque;
 
-    use super::Pool;
+    use super::{Hint, Pool};
 
     fn put(pool: &mut Pool<u32>, identity: &str, value: u32) -> Vec<u32> {
         pool.put(identity.as_bytes(), None, |_| value).into_iter().collect()
@@ -396,6 +433,8 @@ mod tests {
         let mut pool = Pool::new(CAPACITY);
         let mut model: VecDeque<(u64, u32)> = VecDeque::new();
         let mut places = std::collections::HashMap::new();
+        // Of any identity, old or new: none may lead to a wrong place.
+        let mut hint = Hint::default();
 
         for value in 0..200_000 {
             let identity = next(200);
@@ -403,7 +442,7 @@ mod tests {
             match next(5) {
                 0 | 1 => {
                     let evicted: Vec<u32> = pool
-                        .put(&key, None, |place| {
+                        .put_hinted(&key, hint, None, |place| {
                             places.insert(value, place);
                             value
                         })
@@ -422,7 +461,11 @@ mod tests {
                 _ => {
                     let at = model.iter().position(|(i, _)| *i == identity);
                     let expected = at.and_then(|at| model.remove(at)).map(|(_, v)| v);
-                    assert_eq!(pool.take(&key), expected);
+                    let (taken, new) = pool.take_hinted(&key);
+                    assert_eq!(taken, expected);
+                    if next(4) > 0 {
+                        hint = new;
+                    }
                 }
             }
             assert_eq!(pool.len(), model.len());

@@ -8,6 +8,7 @@ use ngx::ffi::{ngx_addr_t, ngx_int_t, ngx_str_t, ngx_uint_t};
 use super::addresses::Known;
 use super::extra::Extra;
 use super::idle::Keepalive;
+use super::keepalive::Hint;
 use super::outer::OuterHooks;
 #[cfg(ngx_feature = "http_ssl")]
 use super::tls::Pems;
@@ -81,6 +82,8 @@ pub struct PeerData {
     pub keepalive: Cell<Option<Keepalive>>,
     /// What the connection of this try is opened with, while it is to be kept.
     pub(super) identity: Cell<&'static [u8]>,
+    /// Where the pool has connections of that identity.
+    pub(super) hint: Cell<Hint>,
     /// Whether a try has gone over a connection of its own, and whether the next one must.
     pub(super) fresh: Cell<Fresh>,
     /// The timeouts that Lua set, for all tries that follow.
@@ -115,6 +118,7 @@ impl PeerData {
             last_state: Cell::new(0),
             keepalive: Cell::new(None),
             identity: Cell::new(&[]),
+            hint: Cell::new(Hint::default()),
             fresh: Cell::new(Fresh::NotTried),
             timeouts: Cell::new(Timeouts::default()),
             loan: Cell::new(None),

@@ -102,6 +102,15 @@ pub fn unmarked(address: &Address) -> &'static [u8] {
     &bytes[..len.min(bytes.len())]
 }
 
+/// The bytes of a request's own address with the mark that it has, which tell it from the same
+/// address with another; `None` where there is no room for one.
+pub fn marked(address: &Address) -> Option<&'static [u8]> {
+    // SAFETY: the address lives as long as the request and is as long as it says.
+    has_room(address).then(|| unsafe {
+        slice::from_raw_parts(address.sockaddr.cast::<u8>(), address.socklen as usize)
+    })
+}
+
 /// The local address that a connection is bound to, empty for none.
 pub fn bound_to(peer: Peer) -> &'static [u8] {
     // SAFETY: null, or an address of the request or its location, which live as long as the
