@@ -147,10 +147,11 @@ sub workers {
     my $pid = $self->pid;
     my @workers;
     poll {
-        @workers = grep { slurp("/proc/$_/cmdline") =~ /^nginx: worker process/ }
+        # A nginx that was started through its loader has that in front of its title.
+        @workers = grep { slurp("/proc/$_/cmdline") =~ /(?:^|\0)nginx: worker process/ }
             split ' ', slurp("/proc/$pid/task/$pid/children");
         @workers == $self->{workers};
-    };
+    } or die scalar(@workers) . " workers, not $self->{workers}";
     return @workers;
 }
 
