@@ -65,5 +65,6 @@ function require(name)
 end
 
 require "resty.core"
+require "ngx.finalizers"
 
 return { guard_globals = require "resty.core.globals" }

@@ -43,6 +43,7 @@ macro_rules! modules {
 pub const MODULES: &[Module] = modules![
     "ngx": "ngx.lua",
     "ngx.balancer": "ngx/balancer.lua",
+    "ngx.finalizers": "ngx/finalizers.lua",
     "ngx.stoppable": "ngx/stoppable.lua",
     "resty.core": "resty/core.lua",
     "resty.core.base": "resty/core/base.lua",

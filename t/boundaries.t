@@ -13,6 +13,22 @@ $nginx->write('lua/fails.lua', 'error("while it is loaded")');
 
 my $lua = <<'EOC';
 local ffi = require "ffi"
+local function proxy(finalizer)
+    local new = newproxy(true)
+    getmetatable(new).__gc = finalizer
+    return new
+end
+-- A compiled loop, until the collector has come round twice: the first time with its finalizers.
+local function allocate()
+    local seen, last = setmetatable({}, { __mode = "v" })
+    for _ = 1, 2 do
+        seen[1] = {}
+        repeat
+            for i = 1, 10000 do last = { i } end
+        until not seen[1]
+    end
+    return last
+end
 local cases = {
     -- Errors and where they are raised.
     in_coroutine = function() coroutine.wrap(function() error("inside") end)() end,
@@ -120,7 +136,97 @@ local cases = {
     api_in_tostring = function()
         error(setmetatable({}, { __tostring = function() return "at " .. ngx.var.uri end }))
     end,
+    -- Errors in finalizers cost nothing but a line.
+    gc_proxy = function() proxy(function() error("of a proxy") end) collectgarbage() end,
+    gc_proxies = function()
+        for _ = 1, 1000 do proxy(function() error("of proxies") end) end
+        allocate()
+    end,
+    gc_proxy_of_proxy = function()
+        newproxy(proxy(function() error("of a shared metatable") end))
+        collectgarbage()
+    end,
+    gc_cdata = function()
+        local function finalizer() error("of cdata") end
+        for _ = 1, 1000 do ffi.gc(ffi.new("int[4]"), finalizer) end
+        allocate()
+    end,
+    gc_metatype = function()
+        local new = ffi.metatype(ffi.typeof("struct { int n; }"), { __gc = function() error("of a type") end })
+        for _ = 1, 1000 do new() end
+        allocate()
+    end,
+    gc_no_function = function() ffi.gc(ffi.new("int[1]"), "text") collectgarbage() end,
+    gc_c_function = function()
+        ffi.cdef "size_t strlen(const char *)"
+        ffi.gc(ffi.new("int[1]"), ffi.C.strlen)
+        collectgarbage()
+    end,
+    gc_in_coroutine = function()
+        coroutine.wrap(function()
+            for _ = 1, 1000 do proxy(function() error("within a coroutine") end) end
+            allocate()
+        end)()
+    end,
+    gc_in_gsub = function()
+        for _ = 1, 1000 do proxy(function() error("within gsub") end) end
+        local _ = ("x"):rep(1000):gsub("x", function() return ("y"):rep(10000) end)
+        collectgarbage()
+    end,
+    gc_in_recursion = function()
+        local function finalizer() error("within a recursion") end
+        local function f() ffi.gc(ffi.new("int[4]"), finalizer) return 1 + f() end
+        pcall(f)
+        collectgarbage()
+    end,
+    gc_nested = function()
+        for _ = 1, 10 do proxy(function() collectgarbage() error("with others in it") end) end
+        collectgarbage()
+    end,
+    gc_overflows = function()
+        proxy(function() local function f() return 1 + f() end f() end)
+        collectgarbage()
+    end,
+    gc_yields = function() proxy(coroutine.yield) coroutine.wrap(collectgarbage)() end,
+    gc_no_memory = function() proxy(function() return ("x"):rep(2 ^ 31 - 1) end) collectgarbage() end,
+    gc_nothing = function() proxy(function() error() end) collectgarbage() end,
+    gc_table = function() proxy(function() error({}) end) collectgarbage() end,
+    gc_text = function()
+        proxy(function() error(setmetatable({}, { __tostring = function() return "told" end })) end)
+        collectgarbage()
+    end,
+    gc_tostring = function()
+        proxy(function() error(setmetatable({}, { __tostring = error })) end)
+        collectgarbage()
+    end,
+    gc_lines = function()
+        proxy(function() error("first\n2026/01/01 00:00:00 [emerg] 1#1: forged", 0) end)
+        collectgarbage()
+    end,
     ok = function() end,
+    ok_finalizers = function()
+        local got = {}
+        local function note(object, more) got[#got + 1] = type(object) return object, more end
+        local p = proxy(note)
+        local one, two = getmetatable(p).__gc(p, 2)
+        assert(one == p and two == 2 and getmetatable(newproxy(p)) == getmetatable(p))
+        p, one = nil, nil
+        local n = ffi.new("int[1]")
+        assert(ffi.gc(n, note) == n and ffi.gc(n, nil) == n)
+        n = nil
+        local mt = { __gc = note, __index = { twice = function(self) return 2 * self.n end } }
+        local new = ffi.metatype(ffi.typeof("struct { int n; }"), mt)
+        assert(new(4):twice() == 8)
+        collectgarbage() collectgarbage()
+        assert(table.concat(got, " ") == "userdata cdata userdata userdata"
+            or table.concat(got, " ") == "userdata userdata userdata cdata", table.concat(got, " "))
+        getmetatable(newproxy(true)).__gc = nil
+        assert(newproxy() and newproxy(false) and not getmetatable(newproxy(false)))
+        for _, bad in ipairs { { ffi.gc }, { ffi.gc, 1 }, { ffi.gc, 1, note }, { ffi.gc, ffi.new("int[1]") },
+                { ffi.metatype, "int" }, { newproxy, "text" } } do
+            assert(not pcall(unpack(bad)))
+        end
+    end,
     ok_coroutine = function()
         local co = coroutine.wrap(function()
             local ok = pcall(coroutine.yield, 1)
@@ -158,7 +264,29 @@ my %message = (
 );
 # A coroutine in a coroutine without end takes memory until there is none, of the C stack too.
 my %needs_limit = map { $_ => 1 } qw(deep_coroutines deep_resume);
-my @cases = grep !/^ok/, sort $lua =~ /^    (\w+) = function/mg;
+my @cases = grep !/^(?:ok|gc)_?/, sort $lua =~ /^    (\w+) = function/mg;
+
+my %finalizer = (
+    gc_proxy => qr/of a proxy/,
+    gc_proxies => qr/of proxies/,
+    gc_proxy_of_proxy => qr/of a shared metatable/,
+    gc_cdata => qr/of cdata/,
+    gc_metatype => qr/of a type/,
+    gc_no_function => qr/attempt to call a string value/,
+    gc_c_function => qr/cannot convert 'int \[1\]' to 'const char \*'/,
+    gc_in_coroutine => qr/within a coroutine/,
+    gc_in_gsub => qr/within gsub/,
+    gc_in_recursion => qr/within a recursion/,
+    gc_nested => qr/with others in it/,
+    gc_overflows => qr/stack overflow/,
+    gc_yields => qr/attempt to yield/,
+    gc_no_memory => qr/not enough memory/,
+    gc_nothing => qr/\(error object is a nil value\)/,
+    gc_table => qr/\(error object is a table value\)/,
+    gc_text => qr/told/,
+    gc_tostring => qr/\(error object is a table value\)/,
+    gc_lines => qr/first\n/,
+);
 
 for my $settings ('', 'lua_code_cache off;', 'lua_memory_limit 64m; balancer_by_lua_timeout 10s;') {
     my $name = $settings || 'by default';
@@ -202,9 +330,51 @@ EOC
         cmp_ok(length $log, '<', 8192, "$name: $case: of bounded length");
         $serves->('ok', "after $case");
     }
+    for my $case (sort keys %finalizer) {
+        my $before = length $nginx->log;
+        $serves->($case, $case);
+        # A VM of the request's own has its finalizers run when it is closed.
+        my $line = qr/\[error\] .*lua balancer: error in a finalizer \(__gc\): .*?$finalizer{$case}/;
+        ok((poll { substr($nginx->log, $before) =~ $line }), "$name: $case: is told")
+            or diag(substr $nginx->log, $before, 1500);
+        $serves->('ok', "after $case");
+        my $log = substr $nginx->log, $before;
+        unlike($log, qr/failed to run|ERROR in finalizer/, "$name: $case: and nothing else");
+        unlike($log, qr{^2026/01/01}m, "$name: $case: no line is forged");
+    }
+    $serves->('ok_finalizers', 'finalizers without errors');
     $serves->('ok_coroutine', 'a coroutine that yields across pcall and sets the peer');
-    unlike($nginx->log, qr/exited on signal|internal error/, "$name: nothing worse");
+    unlike($nginx->said, qr/exited on signal|internal error|ERROR in finalizer/, "$name: nothing worse");
     $nginx->stop;
 }
+
+# Finalizers of the phases without a request, and those that are left for the end of a process.
+my $collect = 'for i = 1, 1e6 do last = { i } end collectgarbage()';
+$nginx->conf(<<"EOC");
+init_by_lua_block {
+    local function finalizer(when) return function() error("finalizer " .. when) end end
+    function proxy(when) local new = newproxy(true) getmetatable(new).__gc = finalizer(when) return new end
+    kept = { proxy("at the end"), require("ffi").gc(require("ffi").new("int[1]"), finalizer("at the very end")) }
+    proxy("of init") $collect
+}
+init_worker_by_lua_block { proxy("of init_worker") $collect }
+upstream backend { balancer_by_lua_block { require("ngx.balancer").set_current_peer("127.0.0.1", ${\port(1)}) } }
+server { listen 127.0.0.1:${\port(0)}; location / { proxy_pass http://backend; } }
+server { listen 127.0.0.1:${\port(1)}; return 200 "peer one"; }
+EOC
+my $run = $nginx->test;
+is($run->{code}, 0, 'a finalizer fails in init_by_lua: the configuration is good');
+like($run->{out}, qr/\[error\] .*error in a finalizer \(__gc\): .*finalizer of init\b/, 'and it is told');
+$nginx->start;
+is($nginx->get('/', port(0))->{body}, 'peer one', 'the worker serves');
+$nginx->stop;
+is($?, 0, 'a clean end');
+like($nginx->said, qr/\[error\] .*error in a finalizer \(__gc\): .*finalizer $_\b/, "told: $_")
+    for 'of init', 'of init_worker';
+# In the worker and in the master.
+for my $when ('at the end', 'at the very end') {
+    is($nginx->logged("finalizer $when"), 2, "told twice: $when");
+}
+unlike($nginx->said, qr/exited on signal|ERROR in finalizer|\[alert\]/, 'and nothing worse');
 
 done_testing();
