@@ -149,7 +149,9 @@ sub write {
     open my $out, '>:utf8', "$base.md" or die "$base.md: $!\n";
     print $out "# nginx $ENV{BENCH_VERSION}\n\n",
         "Made by `make bench` on $self->{date}: ", $self->versions, ".\n",
-        "Medians of $self->{rounds} rounds of $self->{seconds} s, the three in turn, with half the range; ",
+        "Medians of $self->{rounds} rounds of $self->{seconds} s",
+        ($ENV{BENCH_RELOAD_ROUNDS} ? " ($ENV{BENCH_RELOAD_ROUNDS} of the one with reloads)" : ''),
+        ", the three in turn, with half the range; ",
         "instructions are counted by callgrind.\nBefore the run: $self->{others}. ",
         "What was no part of the bench used $elsewhere while it ran.\n\n",
         "| scenario | measured | plain nginx | lua-nginx-module | this module | to plain | to lua-nginx-module |\n",

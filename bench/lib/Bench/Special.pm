@@ -44,6 +44,7 @@ sub run {
         return;
     }
     my $back = $special eq 'reload' ? Bench::Scenarios::back($scenario) : undef;
+    $rounds = $ENV{BENCH_RELOAD_ROUNDS} // $rounds if $special eq 'reload';
     for (1 .. $rounds) {
         $each_variant->($scenario, $results, sub { $run{$special}->($scenario, @_, $back) });
     }
