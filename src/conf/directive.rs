@@ -1,7 +1,7 @@
 //! The directives. Each says why it refuses, and nginx adds the file and the line.
 
-use core::cell::RefCell;
-use core::ffi::{c_char, c_void};
+use core::cell::{OnceCell, RefCell};
+use core::ffi::{c_char, c_void, CStr};
 use core::ptr;
 
 use ngx::ffi::{
@@ -14,11 +14,14 @@ use super::{block, KeepaliveConf, MainConf, SrvConf};
 use crate::balancer::Balancer;
 use crate::guard::guard;
 use crate::lua::chunk::{Chunk, LoadError, Loaded};
-use crate::nginx::conf::{Conf, Handler, NGX_CONF_ERROR, NGX_CONF_OK};
+use crate::nginx::conf::{milliseconds, Conf, Handler, NGX_CONF_ERROR, NGX_CONF_OK};
 use crate::nginx::{shm, upstream_conf};
 
 /// A directive's result; the error is a message for the user.
 type Result<T = ()> = core::result::Result<T, String>;
+
+/// [`inline`] or [`file`].
+type Read = fn(Conf) -> Result<Chunk>;
 
 const BLOCK: u32 = NGX_CONF_BLOCK | NGX_CONF_NOARGS;
 
@@ -42,20 +45,15 @@ pub static mut COMMANDS: [ngx_command_t; 16] = [
     ngx_command_t::empty(),
 ];
 
-const fn http(name: &'static core::ffi::CStr, args: u32, set: Handler) -> ngx_command_t {
+const fn http(name: &'static CStr, args: u32, set: Handler) -> ngx_command_t {
     command(name, NGX_HTTP_MAIN_CONF | args, NGX_HTTP_MAIN_CONF_OFFSET, set)
 }
 
-const fn upstream(name: &'static core::ffi::CStr, args: u32, set: Handler) -> ngx_command_t {
+const fn upstream(name: &'static CStr, args: u32, set: Handler) -> ngx_command_t {
     command(name, NGX_HTTP_UPS_CONF | args, NGX_HTTP_SRV_CONF_OFFSET, set)
 }
 
-const fn command(
-    name: &'static core::ffi::CStr,
-    kind: u32,
-    conf: usize,
-    set: Handler,
-) -> ngx_command_t {
+const fn command(name: &'static CStr, kind: u32, conf: usize, set: Handler) -> ngx_command_t {
     ngx_command_t {
         name: ngx_str_t { len: name.to_bytes().len(), data: name.as_ptr().cast::<u8>().cast_mut() },
         type_: kind as usize,
@@ -94,21 +92,14 @@ macro_rules! handler {
 handler!(lua_package_path, MainConf, |cf, main| set_path(cf, &main.paths.path));
 handler!(lua_package_cpath, MainConf, |cf, main| set_path(cf, &main.paths.cpath));
 handler!(lua_code_cache, MainConf, |cf, main| {
-    if main.code_cache.get().is_some() {
-        return Err(duplicate(cf));
-    }
-    let on = match arg(cf)? {
-        value if value.eq_ignore_ascii_case(b"on") => true,
-        value if value.eq_ignore_ascii_case(b"off") => false,
-        value => {
-            return Err(invalid_value(cf, value) + ", it must be \"on\" or \"off\"");
+    fill(cf, &main.code_cache, || match arg(cf)? {
+        value if value.eq_ignore_ascii_case(b"on") => Ok(true),
+        value if value.eq_ignore_ascii_case(b"off") => {
+            cf.alert("lua_code_cache is off; this will hurt performance");
+            Ok(false)
         }
-    };
-    if !on {
-        cf.alert("lua_code_cache is off; this will hurt performance");
-    }
-    main.code_cache.set(Some(on));
-    Ok(())
+        value => Err(invalid_value(cf, value) + ", it must be \"on\" or \"off\""),
+    })
 });
 handler!(lua_memory_limit, MainConf, |cf, main| {
     fill(cf, &main.memory_limit, || {
@@ -137,18 +128,10 @@ handler!(lua_balancer_ssl_session_cache, MainConf, |cf, main| {
         shm::SharedCache::add(cf, name, size).ok_or_else(|| invalid_value(cf, value))
     })
 });
-handler!(init_by_lua_block, MainConf, |cf, main| {
-    fill(cf, &main.init, || load(cf, main, inline(cf)?).map(Some).map(RefCell::new))
-});
-handler!(init_by_lua_file, MainConf, |cf, main| {
-    fill(cf, &main.init, || load(cf, main, file(cf)?).map(Some).map(RefCell::new))
-});
-handler!(init_worker_by_lua_block, MainConf, |cf, main| {
-    fill(cf, &main.init_worker, || load(cf, main, inline(cf)?))
-});
-handler!(init_worker_by_lua_file, MainConf, |cf, main| {
-    fill(cf, &main.init_worker, || load(cf, main, file(cf)?))
-});
+handler!(init_by_lua_block, MainConf, |cf, main| init(cf, main, inline));
+handler!(init_by_lua_file, MainConf, |cf, main| init(cf, main, file));
+handler!(init_worker_by_lua_block, MainConf, |cf, main| init_worker(cf, main, inline));
+handler!(init_worker_by_lua_file, MainConf, |cf, main| init_worker(cf, main, file));
 handler!(balancer_by_lua_block, SrvConf, |cf, srv| balancer(cf, srv, inline));
 handler!(balancer_by_lua_file, SrvConf, |cf, srv| balancer(cf, srv, file));
 handler!(balancer_keepalive, SrvConf, |cf, srv| {
@@ -161,7 +144,7 @@ handler!(balancer_keepalive, SrvConf, |cf, srv| {
             .filter(|n| (1..=1_000_000).contains(n))
             .ok_or_else(|| invalid_value(cf, args[0]))?;
         if let Some(time) = args.get(1) {
-            let value = time.strip_prefix(b"time=").and_then(crate::nginx::conf::milliseconds);
+            let value = time.strip_prefix(b"time=").and_then(milliseconds);
             keepalive.time = value.ok_or_else(|| {
                 format!("invalid parameter \"{}\"", String::from_utf8_lossy(time))
             })?;
@@ -191,7 +174,7 @@ fn arg(cf: Conf) -> Result<&'static [u8]> {
 }
 
 /// Sets what a directive may set only once.
-fn fill<T>(cf: Conf, cell: &core::cell::OnceCell<T>, value: impl FnOnce() -> Result<T>) -> Result {
+fn fill<T>(cf: Conf, cell: &OnceCell<T>, value: impl FnOnce() -> Result<T>) -> Result {
     if cell.get().is_some() {
         return Err(duplicate(cf));
     }
@@ -199,17 +182,17 @@ fn fill<T>(cf: Conf, cell: &core::cell::OnceCell<T>, value: impl FnOnce() -> Res
 }
 
 /// How long a chunk may run, in milliseconds.
-fn set_timeout(cf: Conf, cell: &core::cell::OnceCell<usize>) -> Result {
+fn set_timeout(cf: Conf, cell: &OnceCell<usize>) -> Result {
     fill(cf, cell, || {
         let value = arg(cf)?;
         // More than a day is a slip of the pen.
-        let time = crate::nginx::conf::milliseconds(value).filter(|time| *time <= 86_400_000);
+        let time = milliseconds(value).filter(|time| *time <= 86_400_000);
         time.ok_or_else(|| invalid_value(cf, value))
     })
 }
 
 /// A Lua search path, with nginx's prefix for `$prefix` and `${prefix}`.
-fn set_path(cf: Conf, cell: &core::cell::OnceCell<Vec<u8>>) -> Result {
+fn set_path(cf: Conf, cell: &OnceCell<Vec<u8>>) -> Result {
     fill(cf, cell, || Ok(with_prefix(arg(cf)?, cf.prefix())))
 }
 
@@ -250,8 +233,9 @@ fn file(cf: Conf) -> Result<Chunk> {
     cf.full_name(arg(cf)?).map(Chunk::file).ok_or_else(|| "no memory".into())
 }
 
-/// Compiles a chunk.
-fn load(cf: Conf, main: &MainConf, chunk: Chunk) -> Result<(Chunk, Loaded)> {
+/// Reads a chunk and compiles it.
+fn load(cf: Conf, main: &MainConf, read: Read) -> Result<(Chunk, Loaded)> {
+    let chunk = read(cf)?;
     let loaded = main.load(&chunk).map_err(|error| not_loaded(cf, error))?;
     Ok((chunk, loaded))
 }
@@ -264,7 +248,15 @@ fn not_loaded(cf: Conf, error: LoadError) -> String {
     format!("failed to load \"{}\": {}", cf.directive(), error.message)
 }
 
-fn balancer(cf: Conf, srv: &SrvConf, read: fn(Conf) -> Result<Chunk>) -> Result {
+fn init(cf: Conf, main: &MainConf, read: Read) -> Result {
+    fill(cf, &main.init, || load(cf, main, read).map(Some).map(RefCell::new))
+}
+
+fn init_worker(cf: Conf, main: &MainConf, read: Read) -> Result {
+    fill(cf, &main.init_worker, || load(cf, main, read))
+}
+
+fn balancer(cf: Conf, srv: &SrvConf, read: Read) -> Result {
     let none = || format!("\"{}\" directive is not in an upstream block", cf.directive());
     let us = upstream_conf::current(cf).ok_or_else(none)?;
     let main = MainConf::of(cf).ok_or_else(none)?;
