@@ -284,6 +284,20 @@ pub unsafe extern "C" fn ngx_http_lua_balancer_init_peer(
     r: *mut ngx_http_request_t,
     us: *mut ngx_http_upstream_srv_conf_t,
 ) -> ngx_int_t {
+    // SAFETY: the caller's promise.
+    unsafe { with_balancer(r, us, Balancer::init_peer) }
+}
+
+/// Calls the balancer of the block.
+///
+/// # Safety
+/// `r` and `us` are what nginx passes to an `init_peer`.
+#[inline]
+unsafe fn with_balancer(
+    r: *mut ngx_http_request_t,
+    us: *mut ngx_http_upstream_srv_conf_t,
+    init_peer: impl FnOnce(&'static Balancer, Request, UpstreamConf) -> ngx_int_t,
+) -> ngx_int_t {
     guard(ERROR, || {
         // SAFETY: the caller's promise.
         let (Some(request), Some(us)) =
@@ -291,9 +305,7 @@ pub unsafe extern "C" fn ngx_http_lua_balancer_init_peer(
         else {
             return ERROR;
         };
-        match SrvConf::of(us).and_then(SrvConf::balancer) {
-            Some(balancer) => balancer.init_peer(request, us),
-            None => ERROR,
-        }
+        let balancer = SrvConf::of(us).and_then(SrvConf::balancer);
+        balancer.map_or(ERROR, |balancer| init_peer(balancer, request, us))
     })
 }

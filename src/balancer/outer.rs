@@ -17,13 +17,10 @@ use ngx::ffi::{
 
 use super::hooks::{arguments, connects};
 use super::peer::PeerData;
-use super::Balancer;
-use crate::conf::SrvConf;
+use super::{with_balancer, Balancer};
 use crate::guard::{guard, quiet};
 use crate::nginx::peer::{Hooks, Peer};
-use crate::nginx::request::Request;
 use crate::nginx::upstream::ERROR;
-use crate::nginx::upstream_conf::UpstreamConf;
 
 /// Whether this nginx wraps upstreams after they are prepared.
 pub const WANTED: bool = nginx_version >= 1_029_007;
@@ -72,16 +69,8 @@ pub unsafe extern "C" fn ngx_http_lua_balancer_init_outer_peer(
     r: *mut ngx_http_request_t,
     us: *mut ngx_http_upstream_srv_conf_t,
 ) -> ngx_int_t {
-    guard(ERROR, || {
-        // SAFETY: the caller's promise.
-        let (Some(request), Some(us)) =
-            (unsafe { (Request::from_ptr(r), UpstreamConf::from_ptr(us)) })
-        else {
-            return ERROR;
-        };
-        let balancer: Option<&Balancer> = SrvConf::of(us).and_then(SrvConf::balancer);
-        balancer.map_or(ERROR, |balancer| balancer.init_outer_peer(request, us))
-    })
+    // SAFETY: the caller's promise.
+    unsafe { with_balancer(r, us, Balancer::init_outer_peer) }
 }
 
 /// Runs `body` with the hooks inside ours.
