@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use lib 't/lib';
+use Cases;
 use Nginx;
 use Test::More;
 
@@ -290,60 +291,37 @@ my %finalizer = (
 
 for my $settings ('', 'lua_code_cache off;', 'lua_memory_limit 64m; balancer_by_lua_timeout 10s;') {
     my $name = $settings || 'by default';
-    my $worker;
-    $nginx->conf(<<"EOC");
+    $nginx->conf(<<"EOC" . backend($lua));
 $settings
 lua_package_path "\$prefix/lua/?.lua;;";
 init_worker_by_lua_block { error(setmetatable({}, { __tostring = function() return "init_worker fails" end })) }
-upstream backend {
-    balancer_by_lua_block {
-$lua
-    }
-}
-server {
-    listen 127.0.0.1:${\port(0)};
-    add_header X-Worker \$pid always;
-    location / { proxy_pass http://backend; }
-}
-server { listen 127.0.0.1:${\port(1)}; return 200 "peer one"; }
 EOC
     $nginx->start;
-    my $serves = sub {
-        my ($case, $what) = @_;
-        my $answer = $nginx->get("/?case=$case", port(0));
-        my ($pid) = $answer->{head} =~ /^X-Worker: (\d+)/m;
-        $worker //= $pid // 'none';
-        is("$answer->{body} " . ($pid // 'none'), "peer one $worker", "$name: $what") or diag(substr $nginx->log, -1500);
-    };
-    $serves->('ok', 'init_worker has failed, the worker serves');
+    serves($nginx, 'ok', "$name: init_worker has failed, the worker serves");
     like($nginx->log, qr/\[error\] .*init_worker_by_lua error: init_worker fails/, "$name: which is told");
     for my $case (grep { $settings =~ /memory/ || !$needs_limit{$_} } @cases) {
-        my $before = length $nginx->log;
-        my $answer = $nginx->get("/?case=$case", port(0));
-        my ($pid) = $answer->{head} =~ /^X-Worker: (\d+)/m;
-        is("$answer->{status} " . ($pid // 'none'), "500 $worker", "$name: $case costs its request");
-        my $log = substr $nginx->log, $before;
+        my $log = fails($nginx, $case, $name);
         is(scalar(() = $log =~ /failed to run balancer_by_lua/g), 1, "$name: $case: one error line") or diag(substr $log, 0, 1500);
         my $message = $message{$case} // qr/./;
         like($log, qr/failed to run balancer_by_lua\*: .*?$message/s, "$name: $case: with its message");
         unlike($log, qr{^2026/01/01}m, "$name: $case: no line is forged");
         cmp_ok(length $log, '<', 8192, "$name: $case: of bounded length");
-        $serves->('ok', "after $case");
+        serves($nginx, 'ok', "$name: after $case");
     }
     for my $case (sort keys %finalizer) {
         my $before = length $nginx->log;
-        $serves->($case, $case);
+        serves($nginx, $case, "$name: $case");
         # A VM of the request's own has its finalizers run when it is closed.
         my $line = qr/\[error\] .*lua balancer: error in a finalizer \(__gc\): .*?$finalizer{$case}/;
         ok((poll { substr($nginx->log, $before) =~ $line }), "$name: $case: is told")
             or diag(substr $nginx->log, $before, 1500);
-        $serves->('ok', "after $case");
+        serves($nginx, 'ok', "$name: after $case");
         my $log = substr $nginx->log, $before;
         unlike($log, qr/failed to run|ERROR in finalizer/, "$name: $case: and nothing else");
         unlike($log, qr{^2026/01/01}m, "$name: $case: no line is forged");
     }
-    $serves->('ok_finalizers', 'finalizers without errors');
-    $serves->('ok_coroutine', 'a coroutine that yields across pcall and sets the peer');
+    serves($nginx, 'ok_finalizers', "$name: finalizers without errors");
+    serves($nginx, 'ok_coroutine', "$name: a coroutine that yields across pcall and sets the peer");
     unlike($nginx->said, qr/exited on signal|internal error|ERROR in finalizer/, "$name: nothing worse");
     $nginx->stop;
 }

@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use lib 't/lib';
+use Cases;
 use Nginx;
 use Test::More;
 
@@ -16,89 +17,67 @@ end
 return fail
 EOC
 
-$nginx->conf(<<"EOC");
-lua_package_path "\$prefix/lua/?.lua;;";
-upstream backend {
-    balancer_by_lua_block {
-        local cases = {
-            text = function() error("a text") end,
-            no_place = function() error("a text", 0) end,
-            number = function() error(42) end,
-            plain_number = function() error(42, 0) end,
-            empty = function() error("") end,
-            bytes = function() error("a\\0b 100%s", 0) end,
-            long = function() error("begin " .. ("x"):rep(5000), 0) end,
-            null = function() error(nil) end,
-            nothing = function() error() end,
-            bool = function() error(false) end,
-            table = function() error({ code = 7 }) end,
-            func = function() error(print) end,
-            thread = function() error(coroutine.create(print)) end,
-            userdata = function() error(newproxy()) end,
-            cdata = function() error(require("ffi").new("int[1]")) end,
-            told = function()
-                error(setmetatable({ code = 7 }, { __tostring = function(e) return "code " .. e.code end }))
-            end,
-            told_no_text = function()
-                error(setmetatable({}, { __tostring = function() return {} end }))
-            end,
-            told_fails = function()
-                error(setmetatable({}, { __tostring = function() error("in tostring") end }))
-            end,
-            index = function() local t; return t.x end,
-            call = function() undefined_function() end,
-            arithmetic = function() return 1 + {} end,
-            compare = function() return 1 < "2" end,
-            concat = function() return "a" .. {} end,
-            require_none = function() require "no.such.module" end,
-            in_file = function() require "file" () end,
-            depth = function() local function f() return 1 + f() end f() end,
-            memory = function() return ("x"):rep(2^31 - 1) end,
-            coroutine = function()
-                local co = coroutine.wrap(function() error("in a coroutine") end)
-                co()
-            end,
-            yield = function() coroutine.yield() end,
-            after = function()
-                require("ngx.balancer").set_current_peer("127.0.0.1", ${\port(1)})
-                error("after the peer was set")
-            end,
-            ok = function() end,
-            caught = function()
-                local ok, err = pcall(error, { code = 7 })
-                assert(not ok and err.code == 7)
-                ok, err = xpcall(function() error("x", 0) end, function(e) return e .. "y" end)
-                assert(not ok and err == "xy")
-            end,
-        }
-        cases[ngx.var.arg_case]()
-        require("ngx.balancer").set_current_peer("127.0.0.1", ${\port(1)})
-    }
+my $lua = <<'EOC';
+local cases = {
+    text = function() error("a text") end,
+    no_place = function() error("a text", 0) end,
+    number = function() error(42) end,
+    plain_number = function() error(42, 0) end,
+    empty = function() error("") end,
+    bytes = function() error("a\0b 100%s", 0) end,
+    long = function() error("begin " .. ("x"):rep(5000), 0) end,
+    null = function() error(nil) end,
+    nothing = function() error() end,
+    bool = function() error(false) end,
+    table = function() error({ code = 7 }) end,
+    func = function() error(print) end,
+    thread = function() error(coroutine.create(print)) end,
+    userdata = function() error(newproxy()) end,
+    cdata = function() error(require("ffi").new("int[1]")) end,
+    told = function()
+        error(setmetatable({ code = 7 }, { __tostring = function(e) return "code " .. e.code end }))
+    end,
+    told_no_text = function()
+        error(setmetatable({}, { __tostring = function() return {} end }))
+    end,
+    told_fails = function()
+        error(setmetatable({}, { __tostring = function() error("in tostring") end }))
+    end,
+    index = function() local t; return t.x end,
+    call = function() undefined_function() end,
+    arithmetic = function() return 1 + {} end,
+    compare = function() return 1 < "2" end,
+    concat = function() return "a" .. {} end,
+    require_none = function() require "no.such.module" end,
+    in_file = function() require "file" () end,
+    depth = function() local function f() return 1 + f() end f() end,
+    memory = function() return ("x"):rep(2^31 - 1) end,
+    coroutine = function()
+        local co = coroutine.wrap(function() error("in a coroutine") end)
+        co()
+    end,
+    yield = function() coroutine.yield() end,
+    after = function()
+        require("ngx.balancer").set_current_peer("127.0.0.1", PORT)
+        error("after the peer was set")
+    end,
+    ok = function() end,
+    caught = function()
+        local ok, err = pcall(error, { code = 7 })
+        assert(not ok and err.code == 7)
+        ok, err = xpcall(function() error("x", 0) end, function(e) return e .. "y" end)
+        assert(not ok and err == "xy")
+    end,
 }
-server {
-    listen 127.0.0.1:${\port(0)};
-    add_header X-Worker \$pid always;
-    location / { proxy_pass http://backend; }
-}
-server {
-    listen 127.0.0.1:${\port(1)};
-    location / { return 200 "peer one"; }
-}
+cases[ngx.var.arg_case]()
+require("ngx.balancer").set_current_peer("127.0.0.1", PORT)
 EOC
+$lua =~ s/PORT/port(1)/ge;
+
+$nginx->conf(qq{lua_package_path "\$prefix/lua/?.lua;;";\n} . backend($lua));
 $nginx->start;
-
-my $worker;
-
-# One request that must do well, in the worker of all the others.
-sub still_serves {
-    my ($name) = @_;
-    my $answer = $nginx->get('/?case=ok', port(0));
-    my ($pid) = $answer->{head} =~ /^X-Worker: (\d+)/m;
-    $worker //= $pid;
-    is("$answer->{body} $pid", "peer one $worker", "$name: the same worker serves the next request");
-}
-
-still_serves('at first');
+serves($nginx, 'ok', 'at first');
+my ($worker) = $nginx->workers;
 
 my %messages = (
     text => qr/balancer_by_lua\(nginx\.conf:8\):3: a text/,
@@ -137,10 +116,7 @@ my %messages = (
 my %no_traceback = map { $_ => 1 } qw(long told_fails depth memory);
 
 for my $case (sort keys %messages) {
-    my $before = length $nginx->log;
-    my $answer = $nginx->get("/?case=$case", port(0));
-    is($answer->{status}, 500, "$case: the answer is 500");
-    my $log = substr $nginx->log, $before;
+    my $log = fails($nginx, $case, 'errors');
     like($log, qr{\[error\] \d+#\Q$worker\E: \*\d+ failed to run balancer_by_lua\*: $messages{$case}},
         "$case: the error is logged with its value");
     if (!$no_traceback{$case}) {
@@ -149,14 +125,14 @@ for my $case (sort keys %messages) {
     }
     like($log, qr{while connecting to upstream, client: 127\.0\.0\.1, server: , request: "GET /\?case=$case HTTP/1\.1"},
         "$case: with the request");
-    still_serves($case);
+    serves($nginx, 'ok', "after $case");
 }
 
-is($nginx->get('/?case=caught', port(0))->{body}, 'peer one', 'an error that the code catches is its own affair');
+serves($nginx, 'caught', 'an error that the code catches is its own affair');
 
 # The stack must be as it was, however many errors there were.
 $nginx->get('/?case=' . (qw(text table told null))[$_ % 4], port(0)) for 1 .. 200;
-still_serves('after 200 errors');
+serves($nginx, 'ok', 'after 200 errors');
 
 unlike($nginx->log, qr/exited on signal|\[alert\]|\[emerg\]|internal error/, 'no worker died, nothing worse than an error');
 unlike($nginx->log, qr/0\.0\.0\.1/, 'nobody was dialled in vain');

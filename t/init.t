@@ -58,7 +58,7 @@ EOC
     ok(!$workers{$master}, 'and not in the master');
 
     # A reload, with another configuration.
-    my $old = $nginx->get('/', port(0))->{head} =~ /X-Worker: (\d+)/ ? $1 : 0;
+    my $old = $nginx->get('/', port(0))->{worker};
     $nginx->conf(<<'EOC' . $serve);
 init_by_lua_block {
     print("init again, runs before: ", runs)
@@ -76,12 +76,12 @@ init again, runs before: nil
 init_worker again, runs: 11
 init_worker again, runs: 11
 EOC
-    ok(poll { !$workers{$nginx->get('/', port(0))->{head} =~ /X-Worker: (\d+)/ ? $1 : $old} },
+    ok(poll { !$workers{$nginx->get('/', port(0))->{worker} || $old} },
         'new workers serve');
     is($nginx->get('/', port(0))->{body}, 'peer one', 'and balance');
 
     # A reload that is refused changes nothing.
-    my $worker = $nginx->get('/', port(0))->{head} =~ /X-Worker: (\d+)/ ? $1 : 0;
+    my $worker = $nginx->get('/', port(0))->{worker};
     $nginx->conf(qq{init_by_lua_block { error("not today") }\n} . $serve);
     $nginx->reload;
     ok(poll { $nginx->logged('not today') }, 'an error in init is logged at a reload');

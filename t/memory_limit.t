@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use lib 't/lib';
+use Cases;
 use Nginx;
 use Test::More;
 
@@ -53,70 +54,37 @@ require("ngx.balancer").set_current_peer("127.0.0.1", PORT)
 EOC
 $lua =~ s/PORT/port(1)/e;
 
-sub conf {
-    my ($more, $code) = @_;
-    $code //= $lua;
-    $nginx->conf(<<"EOC");
-$more
-upstream backend {
-    balancer_by_lua_block {
-$code
-    }
-}
-server {
-    listen 127.0.0.1:${\port(0)};
-    add_header X-Worker \$pid always;
-    location / { proxy_pass http://backend; }
-}
-server { listen 127.0.0.1:${\port(1)}; return 200 "peer one"; }
-EOC
-}
+sub conf { $nginx->conf("$_[0]\n" . backend($lua)) }
 
-my $worker;
-
-sub serves {
-    my ($case, $name) = @_;
-    my $answer = $nginx->get("/?case=$case", port(0));
-    my ($pid) = $answer->{head} =~ /^X-Worker: (\d+)/m;
-    $worker //= $pid;
-    is("$answer->{status} $answer->{body} " . ($pid // 'none'), "200 peer one $worker", $name)
-        or diag(substr $nginx->log, -2000);
-}
-
-sub fails {
+sub fails_by_limit {
     my ($case, $limit, $name) = @_;
-    my $before = length $nginx->log;
-    my $answer = $nginx->get("/?case=$case", port(0));
-    my ($pid) = $answer->{head} =~ /^X-Worker: (\d+)/m;
-    is("$answer->{status} " . ($pid // 'none'), "500 $worker", "$name: $case fails in the same worker");
-    my @lines = grep /\[error\]/, split /\n/, substr $nginx->log, $before;
+    my @lines = grep /\[error\]/, split /\n/, fails($nginx, $case, $name);
     is(scalar @lines, 1, "$name: $case: one error");
     like($lines[0], qr/failed to run balancer_by_lua\*: lua_memory_limit \($limit\): .*not enough memory/,
         "$name: $case: which names the limit");
-    serves('ok', "$name: after $case");
+    serves($nginx, 'ok', "$name: after $case");
 }
 
 my @over = qw(long many nested cdata coroutine closures);
 
 for my $cache ('', 'lua_code_cache off; ') {
     my $name = $cache || 'by default';
-    undef $worker;
     conf("lua_memory_limit 8m; $cache");
     $nginx->start;
-    serves('ok', "$name: at first");
+    serves($nginx, 'ok', "$name: at first");
     for my $case (@over) {
-        fails($case, '8m', $name);
+        fails_by_limit($case, '8m', $name);
     }
-    serves('caught', "$name: an error that the code catches is its own affair");
-    serves('garbage', "$name: garbage does not count");
+    serves($nginx, 'caught', "$name: an error that the code catches is its own affair");
+    serves($nginx, 'garbage', "$name: garbage does not count");
     if (!$cache) {
-        serves('keep', 'data are kept');
-        serves('garbage', 'garbage beside them does not count');
-        fails('many', '8m', 'beside them');
-        serves('drop', 'they are let go');
-        serves($_ % 2 ? 'garbage' : 'ok', "many requests: $_") for 1 .. 10;
+        serves($nginx, 'keep', 'data are kept');
+        serves($nginx, 'garbage', 'garbage beside them does not count');
+        fails_by_limit('many', '8m', 'beside them');
+        serves($nginx, 'drop', 'they are let go');
+        serves($nginx, $_ % 2 ? 'garbage' : 'ok', "many requests: $_") for 1 .. 10;
     }
-    serves('large_garbage', "$name: nor do large pieces");
+    serves($nginx, 'large_garbage', "$name: nor do large pieces");
     unlike($nginx->log, qr/exited on signal|\[alert\] .*exited|\[emerg\]|internal error/, "$name: the worker lives");
     $nginx->stop;
 }
@@ -124,8 +92,7 @@ for my $cache ('', 'lua_code_cache off; ') {
 # Several requests at a time over the limit do not harm those beside them.
 conf('lua_memory_limit 4m;');
 $nginx->start;
-undef $worker;
-serves('ok', 'one at first');
+serves($nginx, 'ok', 'one at first');
 for my $round (1 .. 20) {
     my @sockets = map {
         my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => port(0), Timeout => 15) or die $!;
@@ -135,7 +102,7 @@ for my $round (1 .. 20) {
     my @answers = map { local $/; scalar readline($_) // '' } @sockets;
     is(join(' ', map { m{^HTTP/1\.1 (\d+)} ? $1 : 'none' } @answers), '500 200 500 200', "side by side: $round");
 }
-serves('ok', 'the same worker in the end');
+serves($nginx, 'ok', 'the same worker in the end');
 $nginx->stop;
 
 # init_worker_by_lua: an error, and the worker serves.
@@ -144,8 +111,7 @@ lua_memory_limit 4m;
 init_worker_by_lua_block { local t = {} for i = 1, 1e7 do t[i] = { i } end }
 EOC
 $nginx->start;
-undef $worker;
-serves('ok', 'init_worker has failed: the worker serves');
+serves($nginx, 'ok', 'init_worker has failed: the worker serves');
 like($nginx->log, qr/\[error\] .*init_worker_by_lua error: lua_memory_limit \(4m\): .*not enough memory/, 'which is told');
 $nginx->stop;
 
@@ -183,8 +149,7 @@ for my $case (
 # 0 is no limit.
 conf('lua_memory_limit 0;');
 $nginx->start;
-undef $worker;
-serves('long', 'no limit');
+serves($nginx, 'long', 'no limit');
 $nginx->stop;
 
 done_testing();

@@ -54,9 +54,8 @@ my $worker;
 sub ask {
     my ($path) = @_;
     my $answer = $nginx->get($path, port(0));
-    my ($pid) = $answer->{head} =~ /^X-Worker: (\d+)/m;
-    $worker //= $pid;
-    return "$answer->{status} " . ($pid // 'no worker');
+    $worker ||= $answer->{worker};
+    return "$answer->{status} $answer->{worker}";
 }
 
 is(ask('/tls'), "200 $worker", 'at first');

@@ -56,8 +56,6 @@ my $shared = "lua_balancer_ssl_session_cache shared:sessions:1m;\n";
 
 sub path { my ($host, $to, $where) = @_; '/' . ($where // '') . "?host=$host.example&port=" . ($to // $port) }
 
-sub worker { $_[0]{head} =~ /^X-Worker: (\d+)\r$/m ? $1 : 0 }
-
 sub ask { (shaken($nginx, path(@_)))[0] }
 
 # Runs `body` with a worker stopped, so that the other one serves.
@@ -95,10 +93,10 @@ for my $shared ($shared, '') {
     for my $kind (@kinds) {
         my $first = ask('a', $port{$kind});
         is(handshakes($first), '.', "$kind; $name: a full handshake in one worker");
-        my ($other) = without(worker($first), sub { ask('a', $port{$kind}) });
-        isnt(worker($other), worker($first), "$kind; $name: another worker serves");
+        my ($other) = without($first->{worker}, sub { ask('a', $port{$kind}) });
+        isnt($other->{worker}, $first->{worker}, "$kind; $name: another worker serves");
         is(handshakes($other), $shared ? 'r' : '.', "$kind; $name: " . ($shared ? 'it resumes what the first has made' : 'it has none'));
-        my ($again) = without(worker($first), sub { ask('a', $port{$kind}) });
+        my ($again) = without($first->{worker}, sub { ask('a', $port{$kind}) });
         is(handshakes($again), 'r', "$kind; $name: and it has one now");
     }
     $nginx->stop;
@@ -110,7 +108,7 @@ for my $shared ($shared, '') {
     conf($shared)->start;
     my @first = map ask(@$_), ['a'], ['b'], ['a', $port, 'one'], ['a', $port, 'verified'];
     is(handshakes(@first), '. . . .', 'each of another identity: full handshakes');
-    my %workers = map { worker($_) => 1 } @first;
+    my %workers = map { $_->{worker} => 1 } @first;
     my $worker = (keys %workers)[0];
     my @other = without($worker, sub { map ask(@$_), ['a'], ['b'], ['a', $port, 'one'], ['a', $port, 'verified'], ['c'], ['a', $port, 'two'] });
     is(handshakes(@other), 'r r r r . .', 'each is resumed for its own identity in the other worker');
@@ -125,9 +123,9 @@ for my $shared ($shared, '') {
     conf($shared)->start;
     my @answers = shaken($nginx, (path('a')) x 2);
     is(handshakes(@answers), '. r', "$name: resumed");
-    replace(worker($answers[0]));
+    replace($answers[0]{worker});
     my $new = ask('a');
-    isnt(worker($new), worker($answers[0]), "$name: a new worker serves");
+    isnt($new->{worker}, $answers[0]{worker}, "$name: a new worker serves");
     is(handshakes($new), $shared ? 'r' : '.', "$name: " . ($shared ? 'it resumes' : 'it has no session'));
     $nginx->stop;
     odd("killed; $name");
@@ -141,9 +139,9 @@ for (['the same', $shared, 'r'], ['another name', $shared =~ s/sessions:/others:
     my @answers = shaken($nginx, (path('a')) x 2);
     is(handshakes(@answers), '. r', "reload, $name: resumed before");
     conf($new)->reload;
-    my $old = worker($answers[0]);
+    my $old = $answers[0]{worker};
     my $first;
-    ok((poll { $first = $nginx->get('/none', port(0)); worker($first) && worker($first) != $old }), "reload, $name: a new worker serves");
+    ok((poll { $first = $nginx->get('/none', port(0)); $first->{worker} && $first->{worker} != $old }), "reload, $name: a new worker serves");
     poll { !kill 0, $old };
     is(handshakes(shaken($nginx, path('a'), path('a'))), "$expected r", "reload, $name: " . ($expected eq 'r' ? 'resumed after' : 'a full handshake after'));
     $nginx->stop;
@@ -153,13 +151,13 @@ for (['the same', $shared, 'r'], ['another name', $shared =~ s/sessions:/others:
 # Reloads one after the other, with sessions from each of them.
 {
     conf($shared)->start;
-    my $worker = worker(ask('a'));
+    my $worker = ask('a')->{worker};
     for my $host ('b' .. 'f') {
         conf($shared)->reload;
         my $first;
-        poll { worker($first = $nginx->get('/none', port(0))) != $worker };
+        poll { ($first = $nginx->get('/none', port(0)))->{worker} != $worker };
         poll { !kill 0, $worker };
-        $worker = worker($first);
+        $worker = $first->{worker};
         ask($host);
     }
     is(handshakes(shaken($nginx, map path($_), 'a' .. 'f')), 'r r r r r r', 'sessions of all configurations so far');
@@ -173,7 +171,7 @@ for (['the same', $shared, 'r'], ['another name', $shared =~ s/sessions:/others:
     my @hosts = 'a' .. 'z';
     my @answers = shaken($nginx, map path($_), @hosts, @hosts);
     is(handshakes(@answers), join(' ', ('.') x 26, ('r') x 26), 'a full zone: the worker has its own');
-    replace(worker($answers[0]));
+    replace($answers[0]{worker});
     # The last one first: each full handshake takes the place of another.
     my $seen = join '', map handshakes(ask($_)), reverse @hosts;
     like($seen, qr/^r{2,20}\.+$/, 'a full zone: the ones used last are left') or diag($seen);
@@ -188,7 +186,7 @@ for (['the same', $shared, 'r'], ['another name', $shared =~ s/sessions:/others:
     is(handshakes(@answers), '. r r', 'too large: resumed in its worker');
     is($nginx->logged('lua balancer: ssl session too large for the shared cache ignored'), 1, 'too large: with a debug line');
     my $small = ask('a');
-    replace(worker($small));
+    replace($small->{worker});
     is(handshakes(ask('a', $big)), '.', 'too large: not in another one');
     is(handshakes(ask('a')), 'r', 'too large: others are');
     $nginx->stop;
@@ -201,7 +199,7 @@ for (['the same', $shared, 'r'], ['another name', $shared =~ s/sessions:/others:
     my $first = ask('a', $short);
     my $until = time + 4;
     poll { time >= $until };
-    replace(worker($first));
+    replace($first->{worker});
     my $offered = $nginx->logged('lua balancer: ssl offering a session');
     is(handshakes(shaken($nginx, (path('a', $short)) x 2)), '. r', 'expired: a full handshake in the new worker');
     is($nginx->logged('lua balancer: ssl offering a session'), $offered + 1, 'expired: it was not even offered');
@@ -216,7 +214,7 @@ for (['the same', $shared, 'r'], ['another name', $shared =~ s/sessions:/others:
     is(handshakes(@answers), '. r', 'other keys: resumed before');
     $peer->stop->start;
     is(handshakes(ask('a')), '.', 'other keys: one full handshake');
-    replace(worker($answers[0]));
+    replace($answers[0]{worker});
     is(handshakes(ask('a')), 'r', 'other keys: the new session is shared');
     $nginx->stop;
     odd('other keys');
@@ -247,17 +245,17 @@ SKIP: {
     conf($shared)->start;
     my @answers = shaken($nginx, (path('q')) x 2);
     is(handshakes(@answers), '. r', 'damaged: resumed before');
-    my $done = damage(worker($answers[0]), 1024 * 1024, 'q.example');
+    my $done = damage($answers[0]{worker}, 1024 * 1024, 'q.example');
     if (!$done) {
         $nginx->stop;
         skip 'the memory of a worker cannot be written to', 5;
     }
-    replace(worker($answers[0]));
+    replace($answers[0]{worker});
     is(handshakes(ask('q')), '.', 'damaged: a full handshake');
     is($nginx->logged('[debug]') > 0 ? $nginx->logged('lua balancer: ssl damaged session in the shared cache ignored') : 1, 1, 'damaged: with a debug line');
     my ($new) = ask('q');
     is(handshakes($new), 'r', 'damaged: the next one is resumed');
-    replace(worker($new));
+    replace($new->{worker});
     is(handshakes(ask('q')), 'r', 'damaged: and shared again');
     $nginx->stop;
 }

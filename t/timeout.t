@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use lib 't/lib';
+use Cases;
 use Nginx;
 use Test::More;
 use Time::HiRes qw(time);
@@ -121,17 +122,6 @@ EOC
 }
 $nginx->write('data/slow/file', 'x' x 5000);
 
-my $worker;
-
-sub serves {
-    my ($case, $name) = @_;
-    my $answer = $nginx->get("/?case=$case", port(0));
-    my ($pid) = $answer->{head} =~ /^X-Worker: (\d+)/m;
-    $worker //= $pid;
-    is("$answer->{status} $answer->{body} " . ($pid // 'none'), "200 peer one $worker", $name)
-        or diag(substr $nginx->log, -2000);
-}
-
 my $at = qr/balancer_by_lua\(nginx\.conf:\d+\):\d+/;
 my %place = (
     module => qr/\S*spin\.lua:\d/,
@@ -145,17 +135,13 @@ my %place = (
 my @cases = sort $lua =~ /^    (\w+) = function/mg;
 my %quick = (ok => 1);
 
-sub fails {
+sub is_stopped {
     my ($case, $name, $ms) = @_;
-    my $before = length $nginx->log;
     my $start = time;
-    my $answer = $nginx->get("/?case=$case", port(0));
+    my $log = fails($nginx, $case, $name);
     my $took = time - $start;
-    my ($pid) = $answer->{head} =~ /^X-Worker: (\d+)/m;
-    is("$answer->{status} " . ($pid // 'none'), "500 $worker", "$name: $case fails in the same worker");
     cmp_ok($took, '>=', $ms / 1000 - 0.01, "$name: $case: not too early");
     cmp_ok($took, '<', $Nginx::patience, "$name: $case: it was stopped");
-    my $log = substr $nginx->log, $before;
     my @lines = grep /\[error\]/, split /\n/, $log;
     is(scalar @lines, 1, "$name: $case: one error") or diag($log);
     my $place = $place{$case} // $at;
@@ -166,14 +152,13 @@ sub fails {
 
 for my $cache ('', 'lua_code_cache off;') {
     my $name = $cache || 'by default';
-    undef $worker;
     conf("balancer_by_lua_timeout 50ms; $cache", '');
     $nginx->start;
-    serves('ok', "$name: at first");
+    serves($nginx, 'ok', "$name: at first");
     for my $case (grep !$quick{$_}, @cases) {
-        my $log = fails($case, $name, 50);
+        my $log = is_stopped($case, $name, 50);
         like($log, qr/\nstack traceback:\n\t/, "$name: $case: with a traceback") if $case eq 'loop' || $case eq 'module';
-        serves('ok', "$name: after $case");
+        serves($nginx, 'ok', "$name: after $case");
     }
     is($nginx->get('/slow/file', port(0))->{status}, 200, "$name: nginx's own waits are as long as they are");
     is(length $nginx->get('/slow/file', port(0))->{body}, 5000, "$name: and all of it comes");
@@ -184,13 +169,9 @@ for my $cache ('', 'lua_code_cache off;') {
 # Many requests in turn, some of which are stopped.
 conf('balancer_by_lua_timeout 5ms;', '');
 $nginx->start;
-undef $worker;
 for (1 .. 100) {
     $nginx->get('/?case=' . (qw(loop hot caught tables))[$_ % 4], port(0)) if $_ % 5 == 0;
-    my $answer = $nginx->get('/?case=ok', port(0));
-    my ($pid) = $answer->{head} =~ /^X-Worker: (\d+)/m;
-    $worker //= $pid;
-    is("$answer->{status} $pid", "200 $worker", "many requests: $_");
+    serves($nginx, 'ok', "many requests: $_");
 }
 is($nginx->logged('ran longer than balancer_by_lua_timeout (5 ms)'), 20, 'as many were stopped as were to be');
 $nginx->stop;
@@ -203,17 +184,15 @@ init_by_lua_block { $long from_init = true }
 init_worker_by_lua_block { $long from_worker = true }
 EOC
 $nginx->start;
-undef $worker;
-serves('ok', 'the time of an upstream');
-fails('loop', 'the time of an upstream', 30);
+serves($nginx, 'ok', 'the time of an upstream');
+is_stopped('loop', 'the time of an upstream', 30);
 unlike($nginx->said, qr/init\w*_by_lua error/, 'init_by_lua and init_worker_by_lua have none');
 $nginx->stop;
 
 conf('balancer_by_lua_timeout 30ms;', 'balancer_by_lua_timeout 0;',
     "$long require('ngx.balancer').set_current_peer('127.0.0.1', ${\port(1)})");
 $nginx->start;
-undef $worker;
-serves('any', 'an upstream without a limit beside others with one');
+serves($nginx, 'any', 'an upstream without a limit beside others with one');
 $nginx->stop;
 
 for my $case (

@@ -7,7 +7,7 @@ package Nginx;
 #   $nginx->conf($http);                    # writes conf/nginx.conf
 #   my $run = $nginx->run('-t');            # $run->{code}, $run->{out}: both outputs
 #   $nginx->start;
-#   my $answer = $nginx->get('/t', port(0));    # {status}, {head}, {body}
+#   my $answer = $nginx->get('/t', port(0));    # {status}, {head}, {body}; {worker} from X-Worker
 #   $nginx->reload;
 #
 # What was started is stopped when the test ends, however it ends.
@@ -207,7 +207,8 @@ sub request {
     my ($status) = ($head // '') =~ m{^HTTP/1\.1 (\d+)};
     ($head, $body) = ($head // '', $body // '');
     $body = dechunk($body) if $head =~ /^Transfer-Encoding: chunked\r?$/mi;
-    return { status => $status // 0, head => "$head\r\n", body => $body };
+    my ($worker) = "$head\r\n" =~ /^X-Worker: (\d+)\r$/m;
+    return { status => $status // 0, head => "$head\r\n", body => $body, worker => $worker // 0 };
 }
 
 sub dechunk {
