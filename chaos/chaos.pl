@@ -13,7 +13,6 @@ use Chaos::Conf 'conf';
 use Chaos::Front;
 use Chaos::Group;
 use Chaos::Judge qw(cuts complaints);
-use Chaos::Text;
 use File::Path qw(make_path remove_tree);
 use IO::Select;
 use Nginx ();

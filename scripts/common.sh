@@ -78,6 +78,14 @@ nginx_elf() {
     esac
 }
 
+# find_loader ROOT: the program loader ($ld) and the libraries ($libs) of a Debian that is unpacked there.
+find_loader() {
+    for ld in "$1"/usr/lib64/ld-linux-*.so.2 "$1"/usr/lib/ld-linux-*.so.1; do
+        [ -e "$ld" ] && break
+    done
+    libs=$(dirname -- "$1"/usr/lib/*-linux-gnu*/libc.so.6)
+}
+
 # source_version TREE: 1.22.1
 source_version() {
     sed -n 's/^#define NGINX_VERSION *"\(.*\)"/\1/p' "$1/src/core/nginx.h"

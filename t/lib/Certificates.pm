@@ -12,6 +12,7 @@ use strict;
 use warnings;
 
 use File::Path qw(make_path);
+use Files;
 
 sub new {
     my ($class, $dir, $name) = @_;
@@ -40,9 +41,7 @@ sub openssl {
 
 sub write {
     my ($self, $name, $text) = @_;
-    open my $out, '>', "$self->{dir}/$name" or die "$self->{dir}/$name: $!";
-    print $out $text;
-    close $out or die "$self->{dir}/$name: $!";
+    spit("$self->{dir}/$name", $text);
     return "$self->{dir}/$name";
 }
 

@@ -17,6 +17,7 @@ use warnings;
 
 use Exporter 'import';
 use File::Path qw(make_path remove_tree);
+use Files;
 use IO::Socket::INET;
 use POSIX ();
 use Time::HiRes qw(sleep time);
@@ -46,13 +47,6 @@ sub poll(&) {
     return;
 }
 
-sub slurp {
-    my ($file) = @_;
-    open my $in, '<', $file or return '';
-    local $/;
-    return scalar <$in> // '';
-}
-
 sub new {
     my ($class, %options) = @_;
     my $root = ($ENV{TEST_NGINX_SERVROOT} // die "run the tests with make test\n")
@@ -68,9 +62,7 @@ sub write {
     my ($self, $name, $text) = @_;
     my $file = "$self->{root}/$name";
     make_path($file =~ s{/[^/]*$}{}r);
-    open my $out, '>', $file or die "$file: $!";
-    print $out $text;
-    close $out or die "$file: $!";
+    spit($file, $text);
     return $file;
 }
 

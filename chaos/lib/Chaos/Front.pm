@@ -6,7 +6,7 @@ package Chaos::Front;
 use strict;
 use warnings;
 
-use Chaos::Text;
+use Files;
 use POSIX ();
 use Time::HiRes qw(sleep time);
 

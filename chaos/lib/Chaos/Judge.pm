@@ -5,7 +5,6 @@ package Chaos::Judge;
 use strict;
 use warnings;
 
-use Chaos::Text;
 use Exporter 'import';
 
 our @EXPORT_OK = qw(cuts complaints);
