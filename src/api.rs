@@ -15,7 +15,11 @@ pub mod tls;
 pub mod var;
 
 use core::ffi::{c_char, c_int, c_void, CStr};
+use std::borrow::Cow;
 
+use crate::balancer::peer::PeerData;
+use crate::guard::{guard, panic_point};
+use crate::lua::current;
 use crate::nginx::request::Request;
 
 /// A Lua module that is part of the binary.
@@ -92,7 +96,6 @@ pub static EXPORTS: &[Export] = exports![
     balancer::ngx_http_lua_ffi_balancer_set_peers,
     balancer::ngx_http_lua_ffi_balancer_set_pool,
     balancer::ngx_http_lua_ffi_balancer_set_timeouts,
-    balancer::ngx_http_lua_ffi_balancer_set_upstream_tls,
     config::ngx_http_lua_ffi_debug,
     config::ngx_http_lua_ffi_nginx_version,
     config::ngx_http_lua_ffi_prefix,
@@ -112,6 +115,7 @@ pub static EXPORTS: &[Export] = exports![
     tls::ngx_http_lua_ffi_balancer_set_ssl_cert,
     tls::ngx_http_lua_ffi_balancer_set_ssl_trusted,
     tls::ngx_http_lua_ffi_balancer_set_ssl_verify,
+    tls::ngx_http_lua_ffi_balancer_set_upstream_tls,
     var::ngx_http_lua_ffi_var_get,
     var::ngx_http_lua_ffi_var_set,
 ];
@@ -123,30 +127,69 @@ pub const ERROR: c_int = -1;
 /// Nothing there, for Lua.
 pub const DECLINED: c_int = -5;
 
-/// Tells Lua why a call failed: in `*err`, as a string literal.
+/// Why a function that has no try to work on fails.
+const DISABLED: &CStr = c"API disabled in the current context";
+
+/// Runs `body`; why it fails is told in `*err`.
 ///
 /// # Safety
 /// `err` is null or may be written to.
-pub(crate) unsafe fn fail(err: *mut *mut c_char, text: &'static CStr) -> c_int {
+#[inline]
+unsafe fn answer(
+    err: *mut *mut c_char,
+    body: impl FnOnce() -> Result<c_int, &'static CStr>,
+) -> c_int {
+    // SAFETY: the caller's promise. Lua reads the text of each failure, that of a panic, too.
+    guard(Err(c"internal error"), body).unwrap_or_else(|text| unsafe { fail(err, text) })
+}
+
+/// Runs `body` for the try whose chunk is running; outside the balancer phase there is none.
+///
+/// # Safety
+/// `err` is null or may be written to.
+#[inline]
+unsafe fn in_balancer(
+    err: *mut *mut c_char,
+    body: impl FnOnce(&PeerData) -> Result<c_int, &'static CStr>,
+) -> c_int {
+    let body = || {
+        panic_point("api");
+        current::peer().ok_or(DISABLED).and_then(body)
+    };
+    // SAFETY: the caller's promise.
+    unsafe { answer(err, body) }
+}
+
+/// Runs `body`; why it fails is copied to a buffer of `*len` bytes, whose used length it becomes.
+///
+/// # Safety
+/// `buf` holds `*len` bytes, or one of the two is null.
+unsafe fn answer_in(
+    buf: *mut u8,
+    len: *mut usize,
+    body: impl FnOnce() -> Result<c_int, Cow<'static, str>>,
+) -> c_int {
+    guard(Err("internal error".into()), body).unwrap_or_else(|text| {
+        if !buf.is_null() && !len.is_null() {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let used = text.len().min(*len);
+                core::ptr::copy_nonoverlapping(text.as_ptr(), buf, used);
+                *len = used;
+            }
+        }
+        ERROR
+    })
+}
+
+/// Tells Lua in `*err` why a call failed, or what it is to know besides.
+///
+/// # Safety
+/// `err` is null or may be written to.
+unsafe fn fail(err: *mut *mut c_char, text: &'static CStr) -> c_int {
     if !err.is_null() {
         // SAFETY: the caller's promise. Lua only reads what it points to.
         unsafe { *err = text.as_ptr().cast_mut() };
-    }
-    ERROR
-}
-
-/// Tells Lua why a call failed: copied to a buffer of `*len` bytes, whose used length it becomes.
-///
-/// # Safety
-/// `buf` holds `*len` bytes.
-pub(crate) unsafe fn fail_in(buf: *mut u8, len: *mut usize, text: &str) -> c_int {
-    if !buf.is_null() && !len.is_null() {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let used = text.len().min(*len);
-            core::ptr::copy_nonoverlapping(text.as_ptr(), buf, used);
-            *len = used;
-        }
     }
     ERROR
 }
@@ -155,7 +198,7 @@ pub(crate) unsafe fn fail_in(buf: *mut u8, len: *mut usize, text: &str) -> c_int
 ///
 /// # Safety
 /// `data` is null or valid for `len` bytes during the call.
-pub(crate) unsafe fn bytes<'a>(data: *const u8, len: usize) -> &'a [u8] {
+unsafe fn bytes<'a>(data: *const u8, len: usize) -> &'a [u8] {
     if data.is_null() {
         return &[];
     }
@@ -167,7 +210,7 @@ pub(crate) unsafe fn bytes<'a>(data: *const u8, len: usize) -> &'a [u8] {
 ///
 /// # Safety
 /// `r` is null or a live request.
-pub(crate) unsafe fn request(r: *mut ngx::ffi::ngx_http_request_t) -> Option<Request> {
+unsafe fn request(r: *mut ngx::ffi::ngx_http_request_t) -> Option<Request> {
     // SAFETY: the caller's promise.
     unsafe { Request::from_ptr(r) }
 }

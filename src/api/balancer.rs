@@ -1,34 +1,15 @@
 //! `ngx.balancer`: the peer of a try, and how it is tried.
 
-use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong, CStr};
+use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong};
 
 use ngx::ffi::ngx_http_request_t;
 
-use super::{bytes, fail, fail_in, DECLINED, ERROR, OK};
+use super::{answer_in, bytes, fail, in_balancer, DECLINED, DISABLED, OK};
 use crate::balancer::idle::Keepalive;
-use crate::balancer::peer::{Chosen, PeerData};
-use crate::guard::{guard, panic_point};
+use crate::balancer::peer::Chosen;
 use crate::lua::current;
 use crate::nginx::addr;
 use crate::nginx::settings::Timeouts;
-
-const DISABLED: &CStr = c"API disabled in the current context";
-
-/// Runs `body` for the try whose chunk is running; outside the balancer phase there is none.
-///
-/// # Safety
-/// `err` is null or may be written to.
-pub(super) unsafe fn in_balancer(
-    err: *mut *mut c_char,
-    body: impl FnOnce(&PeerData) -> Result<c_int, &'static CStr>,
-) -> c_int {
-    let result = guard(Err(c"internal error"), || {
-        panic_point("api");
-        current::peer().ok_or(DISABLED).and_then(body)
-    });
-    // SAFETY: the caller's promise. Lua reads the text of each failure, that of a panic, too.
-    result.unwrap_or_else(|text| unsafe { fail(err, text) })
-}
 
 /// Sets the address of this try's peer, and the name for SNI and certificate verification.
 ///
@@ -277,38 +258,6 @@ pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_recreate_request(
     }
 }
 
-/// Turns TLS on or off for this try.
-///
-/// # Safety
-/// `err` may be written to.
-#[no_mangle]
-pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_set_upstream_tls(
-    _r: *mut ngx_http_request_t,
-    on: c_int,
-    err: *mut *mut c_char,
-) -> c_int {
-    #[cfg(ngx_feature = "http_ssl")]
-    // SAFETY: the caller's promise.
-    return unsafe {
-        in_balancer(err, |peer| {
-            if on != 0 && !peer.upstream().has_ssl_context() {
-                return Err(
-                    c"no TLS context: the location passes to http:// and sets no proxy_ssl_*",
-                );
-            }
-            // It knows what is configured.
-            peer.extra_or_new()?;
-            peer.upstream().set_ssl(on != 0);
-            Ok(OK)
-        })
-    };
-    #[cfg(not(ngx_feature = "http_ssl"))]
-    // SAFETY: the caller's promise.
-    return unsafe {
-        in_balancer(err, |_| if on == 0 { Ok(OK) } else { Err(c"nginx is built without TLS") })
-    };
-}
-
 /// Binds the connections of this request to a local address.
 ///
 /// # Safety
@@ -321,18 +270,16 @@ pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_bind_to_local_addr(
     errbuf: *mut u8,
     errlen: *mut usize,
 ) -> c_int {
-    guard(ERROR, || {
+    let bind = || {
+        let peer = current::peer().ok_or_else(|| DISABLED.to_string_lossy())?;
+        let pool = peer.request().pool().ok_or("no memory")?;
         // SAFETY: the caller's promise.
         let text = unsafe { bytes(addr, addr_len) };
-        let local = current::peer().ok_or("API disabled in the current context".to_string());
-        let bound = local.and_then(|peer| {
-            let pool = peer.request().pool().ok_or("no memory")?;
-            let local = addr::local(pool, text)
-                .ok_or_else(|| format!("invalid addr {}", String::from_utf8_lossy(text)))?;
-            peer.set_local(local).map_err(|_| "no memory")?;
-            Ok(OK)
-        });
-        // SAFETY: the caller's promise.
-        bound.unwrap_or_else(|text| unsafe { fail_in(errbuf, errlen, &text) })
-    })
+        let local = addr::local(pool, text)
+            .ok_or_else(|| format!("invalid addr {}", String::from_utf8_lossy(text)))?;
+        peer.set_local(local).map_err(|_| "no memory")?;
+        Ok(OK)
+    };
+    // SAFETY: the caller's promise.
+    unsafe { answer_in(errbuf, errlen, bind) }
 }

@@ -4,8 +4,7 @@ use core::ffi::c_int;
 
 use ngx::ffi::ngx_http_request_t;
 
-use super::{fail_in, ERROR, OK};
-use crate::guard::guard;
+use super::{answer_in, DISABLED, OK};
 use crate::lua::current;
 
 /// Notes the status for when the chunk has ended.
@@ -19,12 +18,11 @@ pub unsafe extern "C" fn ngx_http_lua_ffi_exit(
     errbuf: *mut u8,
     errlen: *mut usize,
 ) -> c_int {
-    guard(ERROR, || match current::peer() {
-        Some(peer) => {
-            peer.exit.set(Some(status as isize));
-            OK
-        }
-        // SAFETY: the caller's promise.
-        None => unsafe { fail_in(errbuf, errlen, "API disabled in the current context") },
-    })
+    let exit = || {
+        let peer = current::peer().ok_or_else(|| DISABLED.to_string_lossy())?;
+        peer.exit.set(Some(status as isize));
+        Ok(OK)
+    };
+    // SAFETY: the caller's promise.
+    unsafe { answer_in(errbuf, errlen, exit) }
 }

@@ -5,54 +5,42 @@ use core::ffi::{c_char, c_int, CStr};
 
 use ngx::ffi::ngx_http_request_t;
 
-use super::balancer::in_balancer;
+use super::{in_balancer, OK};
 
 const WITHOUT: &CStr = c"nginx is built without TLS";
 
+/// There is none to turn off.
+///
 /// # Safety
 /// `err` may be written to.
 #[no_mangle]
-pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_set_ssl_verify(
+pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_set_upstream_tls(
     _r: *mut ngx_http_request_t,
-    _on: c_int,
-    _depth: c_int,
+    on: c_int,
     err: *mut *mut c_char,
 ) -> c_int {
     // SAFETY: the caller's promise.
-    unsafe { refuse(err) }
+    unsafe { in_balancer(err, |_| if on == 0 { Ok(OK) } else { Err(WITHOUT) }) }
 }
 
-/// # Safety
-/// `err` may be written to.
-#[no_mangle]
-pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_set_ssl_cert(
-    _r: *mut ngx_http_request_t,
-    _cert: *const u8,
-    _cert_len: usize,
-    _key: *const u8,
-    _key_len: usize,
-    err: *mut *mut c_char,
-) -> c_int {
-    // SAFETY: the caller's promise.
-    unsafe { refuse(err) }
+macro_rules! refuse {
+    ($($name:ident($($arg:ty),+);)+) => {$(
+        /// # Safety
+        /// `err` may be written to.
+        #[no_mangle]
+        pub unsafe extern "C" fn $name(
+            _r: *mut ngx_http_request_t,
+            $(_: $arg,)+
+            err: *mut *mut c_char,
+        ) -> c_int {
+            // SAFETY: the caller's promise.
+            unsafe { in_balancer(err, |_| Err(WITHOUT)) }
+        }
+    )+};
 }
 
-/// # Safety
-/// `err` may be written to.
-#[no_mangle]
-pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_set_ssl_trusted(
-    _r: *mut ngx_http_request_t,
-    _pem: *const u8,
-    _pem_len: usize,
-    err: *mut *mut c_char,
-) -> c_int {
-    // SAFETY: the caller's promise.
-    unsafe { refuse(err) }
-}
-
-/// # Safety
-/// `err` may be written to.
-unsafe fn refuse(err: *mut *mut c_char) -> c_int {
-    // SAFETY: the caller's promise.
-    unsafe { in_balancer(err, |_| Err(WITHOUT)) }
+refuse! {
+    ngx_http_lua_ffi_balancer_set_ssl_verify(c_int, c_int);
+    ngx_http_lua_ffi_balancer_set_ssl_cert(*const u8, usize, *const u8, usize);
+    ngx_http_lua_ffi_balancer_set_ssl_trusted(*const u8, usize);
 }

@@ -1,13 +1,11 @@
 //! `ngx.req`: the request as the peer is to see it. A change takes effect with
 //! `balancer.recreate_request()`.
 
-use core::ffi::{c_char, c_int};
+use core::ffi::{c_char, c_int, CStr};
 
 use ngx::ffi::{ngx_http_request_t, ngx_str_t};
 
-use super::{bytes, fail, DECLINED, OK};
-use crate::guard::guard;
-use crate::lua::current;
+use super::{bytes, in_balancer, DECLINED, OK};
 use crate::nginx::headers::NoMemory;
 use crate::nginx::request::Request;
 use crate::nginx::{self, body, headers};
@@ -18,14 +16,10 @@ use crate::nginx::{self, body, headers};
 /// `err` is null or may be written to.
 unsafe fn with_request(
     err: *mut *mut c_char,
-    body: impl FnOnce(Request) -> Result<c_int, &'static core::ffi::CStr>,
+    body: impl FnOnce(Request) -> Result<c_int, &'static CStr>,
 ) -> c_int {
-    let result = guard(Err(c"internal error"), || {
-        let request = current::peer().map(|peer| peer.request());
-        request.ok_or(c"API disabled in the current context").and_then(body)
-    });
-    // SAFETY: the caller's promise. Lua reads the text of each failure, that of a panic, too.
-    result.unwrap_or_else(|text| unsafe { fail(err, text) })
+    // SAFETY: the caller's promise.
+    unsafe { in_balancer(err, |peer| body(peer.request())) }
 }
 
 /// The `n`th header, counted from 0; `DECLINED` when there is none.

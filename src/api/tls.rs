@@ -1,11 +1,47 @@
 //! `ngx.balancer`: the TLS of a try.
 
-use core::ffi::{c_char, c_int};
+use core::ffi::{c_char, c_int, CStr};
 
 use ngx::ffi::ngx_http_request_t;
 
-use super::balancer::in_balancer;
-use super::{bytes, OK};
+use super::{bytes, in_balancer, OK};
+use crate::balancer::peer::PeerData;
+use crate::balancer::tls::TryTls;
+
+/// Notes what Lua wants of the try's TLS.
+fn note(peer: &PeerData, change: impl FnOnce(&mut TryTls)) -> Result<c_int, &'static CStr> {
+    let place = &peer.extra_or_new()?.tls;
+    let mut tls = place.get();
+    change(&mut tls);
+    place.set(tls);
+    Ok(OK)
+}
+
+/// Turns TLS on or off for this try.
+///
+/// # Safety
+/// `err` may be written to.
+#[no_mangle]
+pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_set_upstream_tls(
+    _r: *mut ngx_http_request_t,
+    on: c_int,
+    err: *mut *mut c_char,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe {
+        in_balancer(err, |peer| {
+            if on != 0 && !peer.upstream().has_ssl_context() {
+                return Err(
+                    c"no TLS context: the location passes to http:// and sets no proxy_ssl_*",
+                );
+            }
+            // It knows what is configured.
+            peer.extra_or_new()?;
+            peer.upstream().set_ssl(on != 0);
+            Ok(OK)
+        })
+    }
+}
 
 /// Turns the verification of the peer's certificate on or off; a negative `depth` keeps the
 /// configured one.
@@ -22,12 +58,10 @@ pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_set_ssl_verify(
     // SAFETY: the caller's promise.
     unsafe {
         in_balancer(err, |peer| {
-            let place = &peer.extra_or_new()?.tls;
-            let mut tls = place.get();
-            tls.verify = Some(on != 0);
-            tls.depth = (depth >= 0).then_some(depth);
-            place.set(tls);
-            Ok(OK)
+            note(peer, |tls| {
+                tls.verify = Some(on != 0);
+                tls.depth = (depth >= 0).then_some(depth);
+            })
         })
     }
 }
@@ -51,11 +85,7 @@ pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_set_ssl_cert(
             let pool = peer.request().pool().ok_or(c"no memory")?;
             let pems = peer.pems();
             let given = pems.certificate(bytes(cert, cert_len), bytes(key, key_len), pool)?;
-            let place = &peer.extra_or_new()?.tls;
-            let mut tls = place.get();
-            tls.certificate = Some(given);
-            place.set(tls);
-            Ok(OK)
+            note(peer, |tls| tls.certificate = Some(given))
         })
     }
 }
@@ -76,11 +106,7 @@ pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_set_ssl_trusted(
         in_balancer(err, |peer| {
             let pool = peer.request().pool().ok_or(c"no memory")?;
             let given = peer.pems().trusted(bytes(pem, pem_len), pool)?;
-            let place = &peer.extra_or_new()?.tls;
-            let mut tls = place.get();
-            tls.trusted = Some(given);
-            place.set(tls);
-            Ok(OK)
+            note(peer, |tls| tls.trusted = Some(given))
         })
     }
 }

@@ -1,12 +1,10 @@
 //! `ngx.var`: the request's variables.
 
 use core::ffi::{c_char, c_int};
-use std::string::String;
 
 use ngx::ffi::ngx_http_request_t;
 
-use super::{bytes, fail, fail_in, request, DECLINED, ERROR, OK};
-use crate::guard::guard;
+use super::{answer, answer_in, bytes, request, DECLINED, OK};
 use crate::nginx::var::{self, SetError};
 
 /// Reads `$name`, or the capture `capture_id` when there is no name. `DECLINED` without a value.
@@ -24,28 +22,25 @@ pub unsafe extern "C" fn ngx_http_lua_ffi_var_get(
     value_len: *mut usize,
     err: *mut *mut c_char,
 ) -> c_int {
-    // SAFETY: the caller's promise. A panic leaves this text.
-    unsafe { fail(err, c"internal error") };
-    guard(ERROR, || {
+    let get = || {
         // SAFETY: the caller's promise.
-        let Some(request) = (unsafe { request(r) }) else {
-            // SAFETY: as above.
-            return unsafe { fail(err, c"no request found") };
-        };
+        let request = unsafe { request(r) }.ok_or(c"no request found")?;
         let found = if name.is_null() {
             usize::try_from(capture_id).ok().and_then(|n| var::capture(request, n))
         } else {
             // SAFETY: as above.
             var::get(request, unsafe { bytes(name, name_len) })
         };
-        let Some(found) = found else { return DECLINED };
+        let Some(found) = found else { return Ok(DECLINED) };
         // SAFETY: as above; the value lives as long as the request.
         unsafe {
             *value = found.as_ptr();
             *value_len = found.len();
         }
-        OK
-    })
+        Ok(OK)
+    };
+    // SAFETY: as above.
+    unsafe { answer(err, get) }
 }
 
 /// Writes `$name`; a null `value` takes it away.
@@ -63,20 +58,17 @@ pub unsafe extern "C" fn ngx_http_lua_ffi_var_set(
     errbuf: *mut u8,
     errlen: *mut usize,
 ) -> c_int {
-    guard(ERROR, || {
+    let set = || {
         // SAFETY: the caller's promise.
-        let Some(request) = (unsafe { request(r) }) else {
-            // SAFETY: as above.
-            return unsafe { fail_in(errbuf, errlen, "no request found") };
-        };
+        let request = unsafe { request(r) }.ok_or("no request found")?;
         // SAFETY: as above.
         let name = unsafe { bytes(name, name_len) };
         // SAFETY: as above.
         let value = (!value.is_null()).then(|| unsafe { bytes(value, value_len) });
 
-        let Err(error) = var::set(request, name, value) else { return OK };
+        let Err(error) = var::set(request, name, value) else { return Ok(OK) };
         let name = String::from_utf8_lossy(name);
-        let text = match error {
+        Err(match error {
             SetError::NotFound => format!(
                 "variable \"{name}\" not found for writing; maybe it is a built-in variable that \
                  is not changeable or you forgot to use \"set ${name} '';\" in the config file \
@@ -84,8 +76,9 @@ pub unsafe extern "C" fn ngx_http_lua_ffi_var_set(
             ),
             SetError::NotChangeable => format!("variable \"{name}\" not changeable"),
             SetError::NoMemory => "no memory".into(),
-        };
-        // SAFETY: as above.
-        unsafe { fail_in(errbuf, errlen, &text) }
-    })
+        }
+        .into())
+    };
+    // SAFETY: as above.
+    unsafe { answer_in(errbuf, errlen, set) }
 }
