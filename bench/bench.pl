@@ -7,6 +7,7 @@ use Bench::Load;
 use Bench::Nginx;
 use Bench::Proc;
 use Bench::Profile;
+use Bench::Readme;
 use Bench::Recorded;
 use Bench::Report;
 use Bench::Scenarios;
@@ -25,10 +26,11 @@ my @scenarios = grep { !%wanted || $wanted{$_->{name}} } Bench::Scenarios::all()
 
 sub say_line { print "==> @_\n" }
 
-# Each variant that can take part does `body`; what one dies of is told of it.
+# Each variant that can take part does `body`, in this order; what one dies of is told of it.
 sub each_variant {
-    my ($scenario, $results, $body) = @_;
-    for my $variant (@Bench::Scenarios::VARIANTS) {
+    my ($scenario, $results, $body, @variants) = @_;
+    @variants = @Bench::Scenarios::VARIANTS if !@variants;
+    for my $variant (@variants) {
         my $result = $results->{$variant} //= {};
         next if $result->{failed} || $result->{lacks};
         if (my $lacks = Bench::Scenarios::lacks($scenario, $variant)) {
@@ -47,21 +49,41 @@ sub count {
     });
 }
 
+# In each round the variants are warmed up and then take turns of a second each, now in one order and now
+# in the other: what else happens to the machine happens to all of them.
 sub load {
     my ($scenario, $results) = @_;
     my $back = Bench::Scenarios::back($scenario);
+    my @variants = @Bench::Scenarios::VARIANTS;
     for my $round (1 .. $rounds) {
-        each_variant($scenario, $results, sub {
-            my ($variant, $result) = @_;
-            my $front = Bench::Scenarios::front($scenario, $variant)->start;
-            warm_up($scenario, $front);
-            if ($scenario->{tls}) {
-                my (undef, $reused) = Bench::Client::requests($front->{port}, 100, 'X-Reused');
-                push @{ $result->{resumed} }, $reused->{r} // 0;
+        for my $group ($scenario->{apart} ? map { [$_] } @variants : \@variants) {
+            my (%front, %sum);
+            each_variant($scenario, $results, sub {
+                my ($variant, $result) = @_;
+                $front{$variant} = Bench::Scenarios::front($scenario, $variant)->start;
+                warm_up($scenario, $front{$variant});
+                if ($scenario->{tls}) {
+                    my (undef, $reused) = Bench::Client::requests($front{$variant}{port}, 100, 'X-Reused');
+                    push @{ $result->{resumed} }, $reused->{r} // 0;
+                }
+            }, @$group);
+            for my $turn (1 .. $seconds) {
+                each_variant($scenario, $results, sub {
+                    my ($variant) = @_;
+                    my $timed = timed($scenario, $front{$variant}, $back);
+                    $sum{$variant}{$_} += $timed->{$_} for keys %$timed;
+                }, ($round + $turn) % 2 ? reverse @$group : @$group);
             }
-            my $timed = timed($scenario, $front, $back, $seconds);
-            push @{ $result->{$_} }, $timed->{$_} for keys %$timed;
-        });
+            each_variant($scenario, $results, sub {
+                my ($variant, $result) = @_;
+                my $sum = $sum{$variant};
+                push @{ $result->{rate} }, $sum->{requests} / $sum->{seconds};
+                push @{ $result->{cpu} }, 1e6 * $sum->{cpu} / $sum->{requests};
+                push @{ $result->{opened} }, $sum->{opened};
+                push @{ $result->{others} }, 100 * $sum->{others} / $sum->{took};
+                push @{ $result->{rss} }, rss_kb($front{$variant}->worker);
+            }, @$group);
+        }
     }
 }
 
@@ -83,7 +105,10 @@ sub all {
         }
         $report->add($scenario, \%results);
     }
-    $report->write if !%wanted;
+    if (!%wanted) {
+        $report->write;
+        Bench::Readme::write();
+    }
     return $report->failures ? 1 : 0;
 }
 
@@ -111,5 +136,7 @@ sub profile {
     return 0;
 }
 
-my %do = (all => \&all, instructions => \&count_only, profile => \&profile);
-exit(($do{$what} // die "run [all|instructions|profile]\n")->());
+sub readme { Bench::Readme::write(); return 0 }
+
+my %do = (all => \&all, instructions => \&count_only, profile => \&profile, readme => \&readme);
+exit(($do{$what} // die "run [all|instructions|profile|readme]\n")->());

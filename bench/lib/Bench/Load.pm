@@ -75,25 +75,26 @@ sub check_mix {
         if $counts[0] < 0.8 * $fair - 3 || $counts[-1] > 1.2 * $fair + 3;
 }
 
-# One timed run: requests/s, the worker's CPU a request, connections that the peers were given,
-# memory, and how much of one core others used meanwhile.
+# One second of load: requests, the worker's CPU, connections that the peers were given, and how much
+# CPU others used meanwhile; all times in seconds.
 sub timed {
-    my ($scenario, $front, $back, $seconds) = @_;
+    my ($scenario, $front, $back) = @_;
     my $worker = $front->worker;
     my $backend = $back->worker;
     my $accepted = accepted($back);
     my ($cpu, $peers, $busy, $own, $start) = (cpu_seconds($worker), cpu_seconds($backend), busy_seconds(), own(), time);
-    my $got = wrk($seconds, $front->{port});
+    my $got = wrk(1, $front->{port});
     $cpu = cpu_seconds($worker) - $cpu;
-    my $elsewhere = busy_seconds() - $busy - $cpu - (cpu_seconds($backend) - $peers) - (own() - $own);
+    my $others = busy_seconds() - $busy - $cpu - (cpu_seconds($backend) - $peers) - (own() - $own);
     my $took = time - $start;
     check($scenario, $front, $got);
     return {
-        rate => $got->{rate},
-        cpu => 1e6 * $cpu / $got->{requests},
+        requests => $got->{requests},
+        seconds => $got->{requests} / $got->{rate},
+        cpu => $cpu,
         opened => accepted($back) - $accepted - 1,
-        rss => rss_kb($worker),
-        others => 100 * ($elsewhere > 0 ? $elsewhere : 0) / $took,
+        others => $others > 0 ? $others : 0,
+        took => $took,
     };
 }
 

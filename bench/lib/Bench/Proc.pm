@@ -16,9 +16,11 @@ sub slurp {
     return <$in> // '';
 }
 
-# User and system time of a process so far.
+# User and system time of a process so far: to the nanosecond where the kernel counts them.
 sub cpu_seconds {
     my ($pid) = @_;
+    my ($nanoseconds) = slurp("/proc/$pid/schedstat") =~ /^(\d+)/;
+    return $nanoseconds / 1e9 if $nanoseconds;
     # The name in parentheses may have spaces in it.
     my ($rest) = slurp("/proc/$pid/stat") =~ /\) (.*)/s or return 0;
     my @field = split ' ', $rest;

@@ -8,6 +8,7 @@ use Bench::Chart;
 use Bench::Proc;
 use Bench::Scenarios;
 use Bench::Stats;
+use Bench::Wanted;
 
 # What of a scenario's results is a line of the table: its key, name, unit. `above` lines are
 # differences to plain nginx.
@@ -43,15 +44,15 @@ sub cell {
     return $spread >= 0.5 ? sprintf('%s ±%.0f %%', $text, $spread) : $text;
 }
 
-sub value { ref $_[0] ? median(@{ $_[0] }) : $_[0] }
+sub quotient { defined $_[0] ? sprintf('%.2f', $_[0]) : '–' }
 
-sub ratio {
-    my ($of, $to) = map { value($_) } @_;
-    return defined $of && $to ? sprintf('%.2f', $of / $to) : '–';
-}
-
+# A line: plain nginx's figure, lua-nginx-module's and ours (of a round each, or one), and what ours is of theirs.
 sub line {
-    my ($self, @cells) = @_;
+    my ($self, $scenario, $name, $figures, @ratios) = @_;
+    my %figure;
+    @figure{qw(ours plain C)} = (value($figures->[2]), @ratios);
+    $self->{figures}{ $scenario->{name} }{$name} //= \%figure;
+    my @cells = ($scenario->{title}, $name, (map { cell($_) } @$figures), map { quotient($_) } @ratios[0, 1]);
     push @{ $self->{lines} }, \@cells;
     printf "    %-38s %16s %16s %16s %8s %8s\n", @cells[1 .. 6];
 }
@@ -66,12 +67,12 @@ sub add {
         next if !grep { defined $_->{$key} } values %$results;
         $name .= ", $unit" if $unit;
         my @values = map { $_->{$key} } $native, $peer, $ours;
-        $self->line($scenario->{title}, $name, (map { cell($_) } @values), ratio($values[2], $values[0]), ratio($values[2], $values[1]));
+        $self->line($scenario, $name, \@values, ratio(@values[2, 0]), ratio(@values[2, 1]));
         $self->above($scenario, $key, @values) if $key eq 'instructions' || $key eq 'steady';
         $self->per_peer($scenario, @values) if $key eq 'rss';
         $self->against_three($scenario, $results) if $key eq 'cpu';
     }
-    $self->pool($ours->{pool}) if $ours && $ours->{pool};
+    $self->pool($scenario, $ours->{pool}) if $ours && $ours->{pool};
     $self->{three} = $results if $scenario->{name} eq 'keepalive';
     $self->{results}{ $scenario->{name} } = $results;
     push @{ $self->{elsewhere} }, map { @{ $_->{others} // [] } } values %$results;
@@ -100,7 +101,7 @@ sub above {
     }
     my @above = (difference($peer, $from[0]), difference($ours, $from[1]));
     $self->{above}{ $scenario->{name} } //= \@above;
-    $self->line($scenario->{title}, $name, '', (map { defined $_ ? number(sprintf '%.0f', $_) : '–' } @above), '', ratio(@above[1, 0]));
+    $self->line($scenario, $name, [undef, map { defined $_ ? sprintf '%.0f', $_ : undef } @above], undef, ratio(@above[1, 0]));
 }
 
 # Memory that each peer more than three takes.
@@ -109,34 +110,35 @@ sub per_peer {
     my $count = $scenario->{many} or return;
     my @three = map { ($self->{three}{$_} // {})->{rss} } @Bench::Scenarios::VARIANTS;
     my @each = map { my $more = difference(value($rss[$_]), value($three[$_])); defined $more ? 1024 * $more / $count : undef } 0 .. 2;
-    $self->line($scenario->{title}, 'memory a peer, bytes', (map { number($_) } @each), ratio(@each[2, 0]), ratio(@each[2, 1]));
+    $self->line($scenario, 'memory a peer, bytes', \@each, ratio(@each[2, 0]), ratio(@each[2, 1]));
 }
 
 # Worker CPU a request, as a multiple of what it is with three peers.
 sub against_three {
     my ($self, $scenario, $results) = @_;
     $scenario->{many} or return;
-    my @times = map { ratio($results->{$_}{cpu}, ($self->{three}{$_} // {})->{cpu}) } @Bench::Scenarios::VARIANTS;
-    $self->line($scenario->{title}, 'times the CPU of three peers', @times, '', '');
+    # The rounds of the one are not those of the other.
+    my @times = map { ratio(value($results->{$_}{cpu}), value(($self->{three}{$_} // {})->{cpu})) } @Bench::Scenarios::VARIANTS;
+    $self->line($scenario, 'times the CPU of three peers', \@times);
 }
 
 sub pool {
-    my ($self, $pool) = @_;
+    my ($self, $scenario, $pool) = @_;
     my @sizes = sort { $a <=> $b } keys %$pool;
-    $self->line('pool of idle connections: one take and put', number($_) . ' idle, ns', '', '', cell($pool->{$_}), '', '') for @sizes;
-    $self->line('pool of idle connections: one take and put', 'most / least', '', '',
-        sprintf('%.2f', median(@{ $pool->{ $sizes[-1] } }) / median(@{ $pool->{ $sizes[0] } })), '', '');
+    $self->line($scenario, number($_) . ' idle, ns', [undef, undef, $pool->{$_}]) for @sizes;
+    $self->line($scenario, 'most / least', [undef, undef, ratio(@$pool{ @sizes[-1, 0] })]);
 }
 
 sub versions {
     my ($self) = @_;
     my ($cpu) = Bench::Proc::slurp('/proc/cpuinfo') =~ /^model name\s*:\s*(.*)/m;
     my $cores = () = Bench::Proc::slurp('/proc/cpuinfo') =~ /^processor\s*:/mg;
-    my $kernel = Bench::Proc::slurp('/proc/sys/kernel/osrelease') =~ s/\s+//r;
+    my ($kernel) = Bench::Proc::slurp('/proc/sys/kernel/osrelease') =~ /^(\d+\.\d+)/;
     my $peer = 'none';
     if ($ENV{BENCH_PEER}) {
-        ($peer) = Bench::Proc::slurp("$ENV{BENCH_PEER}/ngx_http_lua_module.so") =~ /ngx_lua\/([\d.]+)/;
-        $peer //= $ENV{BENCH_PEER_VERSION} // 'of this nginx';
+        # Where Debian built it; the module itself does not tell.
+        ($peer) = Bench::Proc::slurp("$ENV{BENCH_PEER}/ngx_http_lua_module.so") =~ m{/libnginx-mod-http-lua-([\d.]*\d)};
+        $peer //= 'of unknown version';
     }
     return "nginx $ENV{BENCH_VERSION}, lua-nginx-module $peer, commit $ENV{BENCH_COMMIT}; "
         . ($cpu // 'unknown processor') . ", $cores cores, Linux $kernel";
@@ -151,7 +153,7 @@ sub write {
         "Made by `make bench` on $self->{date}: ", $self->versions, ".\n",
         "Medians of $self->{rounds} rounds of $self->{seconds} s",
         ($ENV{BENCH_RELOAD_ROUNDS} ? " ($ENV{BENCH_RELOAD_ROUNDS} of the one with reloads)" : ''),
-        ", the three in turn, with half the range; ",
+        ", the three in turns of a second, with half the range; ratios are medians of the rounds' own; ",
         "instructions are counted by callgrind.\nBefore the run: $self->{others}. ",
         "What was no part of the bench used $elsewhere while it ran.\n\n",
         "| scenario | measured | plain nginx | lua-nginx-module | this module | to plain | to lua-nginx-module |\n",
@@ -162,6 +164,7 @@ sub write {
         print $out '| ', join(' | ', $title eq $before ? '' : $title, @cells), " |\n";
         $before = $title;
     }
+    print $out "\n", Bench::Wanted::table($self->{figures}, { map { $_->{name} => $_->{title} } Bench::Scenarios::all() });
     print $out "\nFailed, and not timed:\n\n", map { "- $_\n" } @{ $self->{failed} } if @{ $self->{failed} };
     close $out or die "$base.md: $!\n";
 

@@ -63,6 +63,8 @@ for my $count (1000, 10000) {
     my @peers = many($count);
     my $keepalive = $keepalive =~ s/64/$count/r;
     scenario "peers$count" => "$count peers", load => 1, answers => $count, many => $count,
+        # The connections of all three at once are more than one process may have.
+        apart => $count > 1000,
         native => servers(@peers) . $keepalive,
         # lua-nginx-module's own pool is not used by nginx since 1.29.7, and not there before
         # 0.10.29: with nginx's it does best.
@@ -159,7 +161,7 @@ sub back {
 TLS
     }
     my $back = Bench::Nginx->new("$scenario->{name}-back", 'back', {
-        connections => 1024 + ($scenario->{many} // 0),
+        connections => 1024 + ($scenario->{many} // 0) * ($scenario->{apart} ? 1 : @VARIANTS),
         http => <<"HTTP",
     server {
 $listen$tls        location / {

@@ -4,7 +4,7 @@ use strict;
 use warnings;
 use utf8;
 use Exporter 'import';
-our @EXPORT = qw(median spread number);
+our @EXPORT = qw(median spread number value ratio);
 
 sub median {
     my @sorted = sort { $a <=> $b } @_;
@@ -18,6 +18,20 @@ sub spread {
     my @sorted = sort { $a <=> $b } @_;
     my $median = median(@sorted) or return 0;
     return 100 * ($sorted[-1] - $sorted[0]) / 2 / $median;
+}
+
+sub value { ref $_[0] ? median(@{ $_[0] }) : $_[0] }
+
+# What the one is of the other. Of as many rounds of both it is the median of the rounds' own ratios, which
+# is not moved by what happened to both in a round.
+sub ratio {
+    my ($of, $to) = @_;
+    if (ref $of && ref $to && @$of == @$to && @$of) {
+        my @each = map { $to->[$_] ? $of->[$_] / $to->[$_] : () } 0 .. $#$of;
+        return median(@each) if @each == @$of;
+    }
+    ($of, $to) = (value($of), value($to));
+    return defined $of && $to ? $of / $to : undef;
 }
 
 # 12345.6 as 12,346; small ones keep what tells them apart.
