@@ -16,6 +16,7 @@ pub mod peer;
 #[cfg(ngx_feature = "http_ssl")]
 pub mod pem;
 pub mod pool;
+pub mod recycled;
 pub mod request;
 pub mod settings;
 pub mod shm;

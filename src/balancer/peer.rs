@@ -14,7 +14,7 @@ use super::outer::OuterHooks;
 use super::tls::Pems;
 use super::tries::{More, Tries};
 use super::Balancer;
-use crate::nginx::addr::{self, Parsed};
+use crate::nginx::addr::{self, Parsed, Room};
 use crate::nginx::bytes;
 use crate::nginx::peer::{Address, Hooks, Peer};
 use crate::nginx::request::Request;
@@ -94,6 +94,8 @@ pub struct PeerData {
     pub(super) extra: Cell<Option<&'static Extra>>,
     /// The hooks of who wrapped us after the configuration was read.
     pub(super) outer: OuterHooks,
+    /// Where the first address that Lua names lies.
+    room: Room,
 }
 
 impl PeerData {
@@ -124,6 +126,7 @@ impl PeerData {
             loan: Cell::new(None),
             extra: Cell::new(None),
             outer: OuterHooks::default(),
+            room: Room::new(),
         }
     }
 
@@ -162,11 +165,11 @@ impl PeerData {
         let pool = self.request.pool().ok_or(c"no memory")?;
         let mut addresses = self.balancer.main.addresses.try_borrow_mut().map_err(|_| c"busy")?;
         let address = match addresses.find(text, port) {
-            Some(Known { sockaddr, name }) => addr::place(pool, sockaddr, name),
+            Some(Known { sockaddr, name }) => addr::place(pool, &self.room, sockaddr, name),
             None => {
                 let Parsed { sockaddr, name } = &addr::parse(pool, text, port)?;
                 addresses.remember(text, port, Known { sockaddr, name });
-                addr::place(pool, sockaddr, name)
+                addr::place(pool, &self.room, sockaddr, name)
             }
         };
         let address = address.ok_or(c"no memory")?;

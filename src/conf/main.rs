@@ -11,6 +11,7 @@ use rustc_hash::FxBuildHasher;
 
 use crate::balancer::addresses::Addresses;
 use crate::balancer::identity;
+use crate::balancer::peer::PeerData;
 #[cfg(ngx_feature = "http_ssl")]
 use crate::balancer::sessions::Sessions;
 #[cfg(ngx_feature = "http_ssl")]
@@ -22,6 +23,7 @@ use crate::lua::stack;
 use crate::lua::vm::{self, Vm};
 use crate::nginx::conf::Conf;
 use crate::nginx::log::{Log, NGX_LOG_ERR};
+use crate::nginx::recycled::Recycled;
 use crate::nginx::request::Request;
 use crate::nginx::settings::Copies;
 use crate::nginx::shm::SharedCache;
@@ -67,6 +69,8 @@ pub struct MainConf {
     numbers: RefCell<identity::Numbers>,
     /// nginx's own keepalive, looked for once.
     keepalive_module: OnceCell<Option<&'static ngx_module_t>>,
+    /// Where what is known of each request lies.
+    pub requests: Recycled<PeerData>,
     /// Locations' settings for tries that want others.
     pub settings: RefCell<Copies>,
 }

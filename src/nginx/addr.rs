@@ -1,7 +1,8 @@
 //! Addresses as nginx reads and writes them (`ngx_parse_url`).
 
-use core::ffi::CStr;
-use core::mem;
+use core::cell::{Cell, UnsafeCell};
+use core::ffi::{c_void, CStr};
+use core::mem::{self, MaybeUninit};
 use core::net::Ipv6Addr;
 use core::ptr::{self, NonNull};
 use core::slice;
@@ -133,18 +134,54 @@ pub fn copy(pool: Pool, address: Address) -> Option<Address> {
     }
 }
 
-/// An address that lives as long as the request whose pool it is in: the access log reads the
-/// name when what it was copied from may long be forgotten. `sockaddr` comes from [`parse`].
+/// Room for an address of IPv4 or IPv6, as [`place`] needs it.
+const ROOM: usize = mem::size_of::<ngx_str_t>()
+    + mem::size_of::<libc::sockaddr_in6>()
+    + MARK
+    + "[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255]:65535".len();
+
+/// Room for one address in what lives as long as the request.
+pub struct Room {
+    is_taken: Cell<bool>,
+    memory: UnsafeCell<MaybeUninit<[usize; ROOM.div_ceil(mem::size_of::<usize>())]>>,
+}
+
+impl Room {
+    /// Nobody's yet.
+    pub fn new() -> Self {
+        Room { is_taken: Cell::new(false), memory: UnsafeCell::new(MaybeUninit::uninit()) }
+    }
+
+    /// All of it, for the first who asks and wants no more than there is.
+    #[inline]
+    fn take(&self, size: usize) -> Option<NonNull<c_void>> {
+        if size > ROOM || self.is_taken.replace(true) {
+            return None;
+        }
+        NonNull::new(self.memory.get().cast())
+    }
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// An address that lives as long as the request: the access log reads the name when what it was
+/// copied from may long be forgotten. It lies in `room`, which lives as long, or in the request's
+/// pool when that is taken. `sockaddr` comes from [`parse`].
 #[inline]
-pub fn place(pool: Pool, sockaddr: &[u8], name: &[u8]) -> Option<Address> {
-    let room = sockaddr.len() + MARK;
-    let size = mem::size_of::<ngx_str_t>() + room + name.len();
+pub fn place(pool: Pool, room: &Room, sockaddr: &[u8], name: &[u8]) -> Option<Address> {
+    let marked = sockaddr.len() + MARK;
+    let size = mem::size_of::<ngx_str_t>() + marked + name.len();
     // SAFETY: the pool is live, and the three parts lie one behind the other in memory of their
     // total size, the one that needs alignment first.
     unsafe {
-        let text = NonNull::new(ngx_palloc(pool.as_ptr(), size))?.as_ptr().cast::<ngx_str_t>();
+        let memory = room.take(size).or_else(|| NonNull::new(ngx_palloc(pool.as_ptr(), size)))?;
+        let text = memory.as_ptr().cast::<ngx_str_t>();
         let start = text.add(1).cast::<u8>();
-        let data = start.add(room);
+        let data = start.add(marked);
         ptr::copy_nonoverlapping(sockaddr.as_ptr(), start, sockaddr.len());
         ptr::copy_nonoverlapping(name.as_ptr(), data, name.len());
         text.write(ngx_str_t { len: name.len(), data });

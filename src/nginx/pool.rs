@@ -4,7 +4,9 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 
-use ngx::ffi::{ngx_palloc, ngx_pnalloc, ngx_pool_cleanup_add, ngx_pool_t, ngx_str_t};
+use ngx::ffi::{
+    ngx_palloc, ngx_pnalloc, ngx_pool_cleanup_add, ngx_pool_cleanup_t, ngx_pool_t, ngx_str_t,
+};
 
 /// A pool of nginx.
 #[derive(Clone, Copy)]
@@ -65,11 +67,17 @@ impl Pool {
         Some(ngx_str_t { len: bytes.len(), data })
     }
 
+    /// What is to be done when the pool is destroyed, nothing so far; `None` without memory.
+    #[inline]
+    pub(super) fn cleanup(self) -> Option<NonNull<ngx_pool_cleanup_t>> {
+        // SAFETY: the pool is live.
+        NonNull::new(unsafe { ngx_pool_cleanup_add(self.as_ptr(), 0) })
+    }
+
     /// Moves `value` to the heap and drops it with the pool; `None` when there is no memory left.
     pub fn own<T>(self, value: T) -> Option<NonNull<T>> {
         // The cleanup first: a value without one would leak.
-        // SAFETY: the pool is live.
-        let cleanup = NonNull::new(unsafe { ngx_pool_cleanup_add(self.as_ptr(), 0) })?;
+        let cleanup = self.cleanup()?;
         let value = NonNull::from(Box::leak(Box::new(value)));
         // SAFETY: the cleanup is fresh and nobody else knows it yet.
         unsafe {
