@@ -8,6 +8,7 @@ use lib 't/lib';
 use Nginx;
 use Pools;
 use Test::More;
+use Verdict;
 
 my $nginx = Nginx->new;
 
@@ -56,8 +57,7 @@ sub idle {
 sub from { carried($nginx, map "/1/?from=$_", @_) }
 
 for my $value (qw(1 2 32 1000000), '10 time=1h', '10 time=500ms', '10 time=0', '10 time=1m30s') {
-    my $run = conf("balancer_keepalive $value;")->test;
-    is($run->{code}, 0, "balancer_keepalive $value") or diag($run->{out});
+    accepts(conf("balancer_keepalive $value;"), "balancer_keepalive $value");
 }
 
 for my $case (
@@ -73,23 +73,21 @@ for my $case (
     ["1;\nbalancer_keepalive 2", '"balancer_keepalive" directive is duplicate'],
 ) {
     my ($value, $message) = @$case;
-    my $run = conf("balancer_keepalive $value;")->test;
     my $line = $value =~ /\n/ ? 8 : 7;
-    (my $name = "balancer_keepalive $value") =~ s/\n/ /;
-    isnt($run->{code}, 0, "$name: refused");
-    like($run->{out}, qr{\[emerg\] .*\Q$message\E in \S+/conf/nginx\.conf:$line$}m, "$name: with its line");
+    refuses(conf("balancer_keepalive $value;"), "balancer_keepalive $value" =~ s/\n/ /r,
+        qr{\Q$message\E in \S+/conf/nginx\.conf:$line$}m);
 }
 
 for my $context ('', 'server { ', 'server { location / { ') {
     my $closing = $context =~ tr/{//;
     $nginx->conf($context . 'balancer_keepalive 10;' . '}' x $closing . "\n");
-    like($nginx->test->{out}, qr/"balancer_keepalive" directive is not allowed here/, "not in ${context}…");
+    refuses($nginx, "in ${context}…", qr/"balancer_keepalive" directive is not allowed here/);
 }
 
 # It may stand after the balancer, and without one.
 {
     $nginx->conf("upstream backend {\n$lua\nbalancer_keepalive 3;\n}\nupstream other { server 127.0.0.1:1; balancer_keepalive 3; }\n");
-    is($nginx->test->{code}, 0, 'after the balancer, and without one');
+    accepts($nginx, 'after the balancer, and without one');
 }
 
 # The least recently used connection makes room.

@@ -7,6 +7,7 @@ use warnings;
 use lib 't/lib';
 use Nginx;
 use Test::More;
+use Verdict;
 
 my ($module) = split ' ', $ENV{TEST_NGINX_LOAD_MODULES};
 my $nginx = Nginx->new;
@@ -46,11 +47,9 @@ my $other = $nginx->write('other.so', $binary);
 $nginx->conf('');
 (my $conf = slurp($nginx->root . '/conf/nginx.conf')) =~ s/load_module \S+;/load_module $other;/;
 $nginx->write('conf/nginx.conf', $conf);
-my $run = $nginx->test;
-is($run->{code}, 1, 'another signature is refused');
-like($run->{out}, qr{\[emerg\] .*module "\Q$other\E" is not binary compatible in \S+/nginx\.conf:1$}m, 'by nginx');
+refuses($nginx, 'another signature', qr{module "\Q$other\E" is not binary compatible in \S+/nginx\.conf:1$}m);
 
 $nginx->conf('');
-is($nginx->test->{code}, 0, 'its own is taken');
+accepts($nginx, 'its own');
 
 done_testing();

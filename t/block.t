@@ -7,6 +7,7 @@ use warnings;
 use lib 't/lib';
 use Nginx;
 use Test::More;
+use Verdict;
 
 my $nginx = Nginx->new;
 
@@ -104,82 +105,78 @@ for my $lua ("\n-- one\n-- two }\n", ' ', "\n" x 3000, " local s = [[\n}\n]] ") 
         "the line after a block of @{[$lua =~ tr/\n//]} breaks is line $line");
 }
 
-# Refused: what is said, and about which line.
-sub refused {
+# What is said, and about which line.
+sub refuses_at {
     my ($name, $conf, $message, $line, $file) = @_;
     $nginx->conf($conf);
-    my $run = $nginx->test;
     $line = $nginx->line($line, $file ? "conf/$file" : ()) if defined $line && $line !~ /^\d+$/;
     $file //= 'nginx.conf';
-    is($run->{code}, 1, "$name: refused");
-    is($run->{signal}, 0, "$name: by itself");
     my $place = defined $line ? qr{ in \S*/\Q$file\E:$line$}m : '';
-    like($run->{out}, qr{\[emerg\] .*$message.*$place}m, "$name: names the place");
-    is(scalar(() = $run->{out} =~ /\[emerg\]/g), 1, "$name: one message");
+    refuses($nginx, $name, qr{$message.*$place});
 }
 
-refused('an unclosed block', serve(' local t = {{{ '),
+refuses_at('an unclosed block', serve(' local t = {{{ '),
     qr/unexpected end of file, expecting "\}" that closes the "balancer_by_lua_block" block of line 7/, 18);
-refused('an unclosed string', serve(qq{\n local s = "x\n $set\n}), qr/unfinished string/,
+refuses_at('an unclosed string', serve(qq{\n local s = "x\n $set\n}), qr/unfinished string/,
     'local s =');
-refused('an unclosed long bracket', serve(qq{\n local s = [[x\n}),
+refuses_at('an unclosed long bracket', serve(qq{\n local s = [[x\n}),
     qr/unexpected end of file, expecting "\}" that closes the "balancer_by_lua_block" block of line 7/);
-refused('a second block', <<'EOC', qr/"balancer_by_lua_block" directive is duplicate/, 'BAD');
+refuses_at('a second block', <<'EOC', qr/"balancer_by_lua_block" directive is duplicate/, 'BAD');
 upstream backend {
     balancer_by_lua_block { local a }
     balancer_by_lua_block { local b } # BAD
 }
 EOC
-refused('a file after a block', <<'EOC', qr/"balancer_by_lua_file" directive is duplicate/, '_file');
+refuses_at('a file after a block', <<'EOC', qr/"balancer_by_lua_file" directive is duplicate/, '_file');
 upstream backend {
     balancer_by_lua_block { local a }
     balancer_by_lua_file x.lua;
 }
 EOC
-refused('a syntax error', serve("\n\n local x =\n\n if\n $set\n"),
+refuses_at('a syntax error', serve("\n\n local x =\n\n if\n $set\n"),
     qr/failed to load "balancer_by_lua_block": balancer_by_lua\(nginx\.conf:7\):5: unexpected symbol near 'if'/,
     ' if');
-refused('a syntax error on the first line', serve(' x = = 1 '), qr/\(nginx\.conf:7\):1: unexpected symbol/,
+refuses_at('a syntax error on the first line', serve(' x = = 1 '), qr/\(nginx\.conf:7\):1: unexpected symbol/,
     'x = = 1');
-refused('a block outside of an upstream', "balancer_by_lua_block { local a }\n",
+refuses_at('a block outside of an upstream', "balancer_by_lua_block { local a }\n",
     qr/"balancer_by_lua_block" directive is not allowed here/, 'balancer_by_lua_block');
-refused('a block in a server', "server { balancer_by_lua_block { local a } }\n",
+refuses_at('a block in a server', "server { balancer_by_lua_block { local a } }\n",
     qr/"balancer_by_lua_block" directive is not allowed here/, 'balancer_by_lua_block');
-refused('an init block in an upstream', "upstream u { init_by_lua_block { local a } }\n",
+refuses_at('an init block in an upstream', "upstream u { init_by_lua_block { local a } }\n",
     qr/"init_by_lua_block" directive is not allowed here/, 'init_by_lua_block');
-refused('a semicolon for a block', "upstream u { balancer_by_lua_block; }\n",
+refuses_at('a semicolon for a block', "upstream u { balancer_by_lua_block; }\n",
     qr/directive "balancer_by_lua_block" has no opening "\{"/, 'balancer_by_lua_block');
-refused('an argument', "upstream u { balancer_by_lua_block x { } }\n",
+refuses_at('an argument', "upstream u { balancer_by_lua_block x { } }\n",
     qr/invalid number of arguments in "balancer_by_lua_block" directive/, 'balancer_by_lua_block');
-refused('a block for a file', "upstream u {\n balancer_by_lua_file { }\n}\n",
+refuses_at('a block for a file', "upstream u {\n balancer_by_lua_file { }\n}\n",
     qr/"balancer_by_lua_file"/, 'balancer_by_lua_file');
 
 for my $directive (qw(init_by_lua_block init_worker_by_lua_block)) {
-    refused("a second $directive", "$directive { a = 1 }\n$directive { a = 2 } # BAD\n",
+    refuses_at("a second $directive", "$directive { a = 1 }\n$directive { a = 2 } # BAD\n",
         qr/"$directive" directive is duplicate/, 'BAD');
-    refused("a syntax error in $directive", "$directive {\n a = 1\n b =\n}\n",
+    refuses_at("a syntax error in $directive", "$directive {\n a = 1\n b =\n}\n",
         qr/failed to load "$directive": \Q${\($directive =~ s{_block}{}r)}\E\(nginx\.conf:6\):4: /, 9);
 }
 
 # The same in an included file.
 $nginx->write('conf/bad.conf', "\n\nupstream bad {\n    balancer_by_lua_block {\n        a = b +\n    }\n}\n");
-refused('a syntax error in an included file', "include bad.conf;\n", qr/\(bad\.conf:4\):3: /, 6, 'bad.conf');
+refuses_at('a syntax error in an included file', "include bad.conf;\n", qr/\(bad\.conf:4\):3: /, 6, 'bad.conf');
 $nginx->write('conf/bad.conf', "upstream bad {\n    balancer_by_lua_block {\n        a = {}\n");
-refused('an unclosed block in an included file', "include bad.conf;\n",
+refuses_at('an unclosed block in an included file', "include bad.conf;\n",
     qr/unexpected end of file, expecting "\}" that closes the "balancer_by_lua_block" block of line 2/, 4,
     'bad.conf');
 
 # Files.
-refused('a file that is not there', "upstream u {\n balancer_by_lua_file lua/none.lua;\n}\n",
+refuses_at('a file that is not there', "upstream u {\n balancer_by_lua_file lua/none.lua;\n}\n",
     qr{cannot open \Q${\$nginx->root}\E/lua/none\.lua: No such file or directory}, 'lua/none.lua');
 mkdir $nginx->root . '/lua';
-refused('a folder', "upstream u {\n balancer_by_lua_file lua;\n}\n",
+refuses_at('a folder', "upstream u {\n balancer_by_lua_file lua;\n}\n",
     qr{cannot open \Q${\$nginx->root}\E/lua: Is a directory}, 'balancer_by_lua_file');
 my $bad = $nginx->write('lua/bad.lua', "local a\nlocal b = = 1\n");
-refused('a syntax error in a file', "upstream u {\n balancer_by_lua_file lua/bad.lua;\n}\n",
+refuses_at('a syntax error in a file', "upstream u {\n balancer_by_lua_file lua/bad.lua;\n}\n",
     qr{failed to load "balancer_by_lua_file": \S*bad\.lua:2: unexpected symbol near '='}, 'lua/bad.lua');
 $nginx->write('lua/byte.lua', "\x1bLJ\x02");
-refused('bytecode', "upstream u {\n balancer_by_lua_file lua/byte.lua;\n}\n",
+refuses_at('bytecode', "upstream u {\n balancer_by_lua_file lua/byte.lua;\n}\n",
     qr{failed to load "balancer_by_lua_file"}, 'lua/byte.lua');
 
 # The command line.

@@ -7,6 +7,7 @@ use lib 't/lib';
 use Cases;
 use Nginx;
 use Test::More;
+use Verdict;
 
 my $nginx = Nginx->new;
 $nginx->write('lua/broken.lua', "local a =\n= 1\n");
@@ -340,8 +341,7 @@ upstream backend { balancer_by_lua_block { require("ngx.balancer").set_current_p
 server { listen 127.0.0.1:${\port(0)}; location / { proxy_pass http://backend; } }
 server { listen 127.0.0.1:${\port(1)}; return 200 "peer one"; }
 EOC
-my $run = $nginx->test;
-is($run->{code}, 0, 'a finalizer fails in init_by_lua: the configuration is good');
+my $run = accepts($nginx, 'a finalizer fails in init_by_lua');
 like($run->{out}, qr/\[error\] .*error in a finalizer \(__gc\): .*finalizer of init\b/, 'and it is told');
 $nginx->start;
 is($nginx->get('/', port(0))->{body}, 'peer one', 'the worker serves');

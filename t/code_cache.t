@@ -6,6 +6,7 @@ use warnings;
 use lib 't/lib';
 use Nginx;
 use Test::More;
+use Verdict;
 
 my $nginx = Nginx->new;
 
@@ -123,9 +124,7 @@ for my $case (
 ) {
     conf($case->[0]);
     my $line = 7 + ($case->[0] =~ tr/\n//);
-    my $run = $nginx->test;
-    is($run->{code}, 1, "refused: $case->[0]");
-    like($run->{out}, qr{\[emerg\] .*$case->[1] in \S+/nginx\.conf:$line$}m, 'with file and line');
+    refuses($nginx, $case->[0], qr{$case->[1] in \S+/nginx\.conf:$line$}m);
 }
 
 done_testing();

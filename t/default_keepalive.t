@@ -10,6 +10,7 @@ use Nginx;
 use Pools;
 use Test::More;
 use Time::HiRes 'time';
+use Verdict;
 
 my $nginx = Nginx->new;
 my $by_default = $nginx->version >= 1.029007;
@@ -102,16 +103,16 @@ if ($by_default) {
 
 # keepalive 0 turns it off; older nginx does not know it.
 {
-    my $run = conf('keepalive 0;')->test;
+    my $nginx = conf('keepalive 0;');
     if ($by_default) {
-        is($run->{code}, 0, 'keepalive 0: is a value') or diag($run->{out});
-        conf('keepalive 0;')->start;
+        accepts($nginx, 'keepalive 0');
+        $nginx->start;
         is(on(carried($nginx, ('/') x 3)), 'a1 b1 c1', 'keepalive 0: a connection for each request');
         is(on(carried($nginx, ('/?keep=60,100') x 3)), 'a1 a2 a3', 'keepalive 0: enable_keepalive is effective');
         is(idle(), 1, 'keepalive 0: in a pool of its own');
         $nginx->stop;
     } else {
-        like($run->{out}, qr/invalid value "0" in "keepalive" directive/, 'keepalive 0: is no value');
+        refuses($nginx, 'keepalive 0', qr/invalid value "0" in "keepalive" directive/);
     }
 }
 

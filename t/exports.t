@@ -8,6 +8,7 @@ use lib 't/lib';
 use File::Find;
 use Nginx;
 use Test::More;
+use Verdict;
 
 my %declared;
 find({ no_chdir => 1, wanted => sub {
@@ -37,8 +38,7 @@ init_by_lua_block {
     end
 }
 EOC
-my $run = $nginx->test;
-is($run->{code}, 0, 'init runs') or diag($run->{out});
+my $run = accepts($nginx, 'init runs');
 for my $name (sort keys %declared) {
     like($run->{out}, qr/symbol \Q$name\E is there$/m, "$name, which $declared{$name}[0] declares");
 }

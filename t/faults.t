@@ -9,6 +9,7 @@ use FakePeer;
 use Nginx;
 use Test::More;
 use Time::HiRes qw(time);
+use Verdict;
 
 my $nginx = Nginx->new;
 my $version = $nginx->version;
@@ -113,8 +114,7 @@ for my $parameter ('max_conns=5', 'backup', 'weight=2', 'max_fails=2', 'fail_tim
     $nginx->stop;
     $nginx->conf("upstream backend {\nbalancer_by_lua_block { local a }\n"
         . "server $p1 $parameter;\nserver $p2;\n}\n" . front('/' => 'proxy_pass http://backend;'));
-    my $run = $nginx->test;
-    is($run->{code}, 0, "R8: server ... $parameter after balancer_by_lua_block") or diag($run->{out});
+    accepts($nginx, "R8: server ... $parameter after balancer_by_lua_block");
     $nginx->start;
     is(get('/')->{body}, "peer\n", "R8: $parameter: it serves");
 }

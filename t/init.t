@@ -6,6 +6,7 @@ use warnings;
 use lib 't/lib';
 use Nginx;
 use Test::More;
+use Verdict;
 
 my $serve = <<"EOC";
 upstream backend {
@@ -120,9 +121,7 @@ for my $case (
     my ($name, $lua, $message) = @$case;
     my $nginx = Nginx->new(name => 'broken');
     $nginx->conf("init_by_lua_block {\n$lua\n}\n" . $serve);
-    my $test = $nginx->test;
-    is($test->{code}, 1, "$name in init stops nginx -t");
-    like($test->{out}, qr/\[emerg\] .*$message/, "$name: with its message");
+    my $test = refuses($nginx, "$name in init", $message);
     like($test->{out}, qr/^stack traceback:\n(?:\t.*\n)*\tinit_by_lua\(nginx\.conf:6\):2: in function <init_by_lua\(nginx\.conf:6\):1>/m,
         "$name: and its traceback");
     like($test->{out}, qr/test failed$/m, "$name: and nginx's own word");
@@ -139,8 +138,7 @@ for my $case (
 init_by_lua_block { print("init runs") }
 init_worker_by_lua_block { print("init_worker runs") }
 EOC
-    my $test = $nginx->test;
-    is($test->{code}, 0, 'nginx -t is content');
+    my $test = accepts($nginx, 'init and init_worker');
     like($test->{out} . $nginx->log, qr/init runs/, 'nginx -t runs init');
     unlike($test->{out} . $nginx->log, qr/init_worker runs/, 'but not init_worker');
 

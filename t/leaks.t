@@ -44,8 +44,8 @@ EOC
 # Nobody listens there.
 my $nobody = port(9);
 
-# A feature is Lua code, where `n` counts the requests and `good()` sets a peer that is well. The
-# rest: what stands behind the code in upstream{}, what is said in the location, its scheme, the
+# A feature is Lua code, where `n` counts the requests, `good()` sets a peer that is well and
+# `certified()` shows one of three certificates. The rest: what stands behind the code in upstream{}, what is said in the location, its scheme, the
 # status that clients get, a body that they send, whether it is slow, what is said in http{}, how many
 # requests it takes at least until all is there that is bounded (16,384 addresses and identities).
 my $own = 'assert(balancer.enable_keepalive(60, 0))';
@@ -108,18 +108,12 @@ EOC
 EOC
     { name => 'set_ssl_*', scheme => 'https', location => $secure, lua => <<"EOC" },
         balancer.set_current_peer("unix:$root/tls.sock", nil, "peer.example")
-        local name = n % 3 == 0 and "one" or n % 3 == 1 and "two" or "three"
-        assert(balancer.set_ssl_cert(pem[name .. ".crt"], pem[name .. ".key"]))
-        assert(balancer.set_ssl_trusted(pem["ca.crt"]))
-        assert(balancer.set_ssl_verify(true, 1))
+        certified()
 EOC
     { name => 'set_ssl_*, a handshake each', slow => 1, scheme => 'https', pool => $none, location => "$secure proxy_ssl_session_reuse off;",
         lua => <<"EOC" },
         balancer.set_current_peer("unix:$root/closed-tls.sock", nil, "peer.example")
-        local name = n % 3 == 0 and "one" or n % 3 == 1 and "two" or "three"
-        assert(balancer.set_ssl_cert(pem[name .. ".crt"], pem[name .. ".key"]))
-        assert(balancer.set_ssl_trusted(pem["ca.crt"]))
-        assert(balancer.set_ssl_verify(true, 1))
+        certified()
 EOC
     { name => 'TLS sessions', slow => 1, scheme => 'https', pool => $none, location => $secure,
         lua => qq{balancer.set_current_peer("unix:$root/closed-tls.sock", nil, "n" .. n % 20 .. ".example")} },
@@ -185,6 +179,12 @@ init_by_lua_block {
         file:close()
     end
     function good() return assert(balancer.set_current_peer("127.0.0.1", ${\port(1)})) end
+    function certified()
+        local name = n % 3 == 0 and "one" or n % 3 == 1 and "two" or "three"
+        assert(balancer.set_ssl_cert(pem[name .. ".crt"], pem[name .. ".key"]))
+        assert(balancer.set_ssl_trusted(pem["ca.crt"]))
+        assert(balancer.set_ssl_verify(true, 1))
+    end
 }
 upstream backend {
     $more

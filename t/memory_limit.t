@@ -7,6 +7,7 @@ use lib 't/lib';
 use Cases;
 use Nginx;
 use Test::More;
+use Verdict;
 
 my $nginx = Nginx->new;
 
@@ -120,9 +121,7 @@ conf(<<'EOC');
 lua_memory_limit 4m;
 init_by_lua_block { local t = {} for i = 1, 1e7 do t[i] = { i } end }
 EOC
-my $run = $nginx->test;
-is($run->{code}, 1, 'init_by_lua over the limit is refused');
-like($run->{out}, qr/\[emerg\] .*init_by_lua error: lua_memory_limit \(4m\): .*not enough memory/, 'by name');
+refuses($nginx, 'init_by_lua over the limit', qr/init_by_lua error: lua_memory_limit \(4m\): .*not enough memory/);
 
 # Limits that are none, or too small.
 for my $case (
@@ -136,14 +135,7 @@ for my $case (
     ['lua_memory_limit 0;', undef],
 ) {
     conf($case->[0]);
-    my $run = $nginx->test;
-    if ($case->[1]) {
-        is($run->{code}, 1, "refused: $case->[0]");
-        is(scalar(() = $run->{out} =~ /\[emerg\]/g), 1, 'in one line');
-        like($run->{out}, qr/\[emerg\] .*$case->[1]/, 'which says why');
-    } else {
-        is($run->{code}, 0, "accepted: $case->[0]") or diag($run->{out});
-    }
+    $case->[1] ? refuses($nginx, $case->[0], $case->[1]) : accepts($nginx, $case->[0]);
 }
 
 # 0 is no limit.

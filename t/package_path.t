@@ -6,6 +6,7 @@ use warnings;
 use lib 't/lib';
 use Nginx;
 use Test::More;
+use Verdict;
 
 my $nginx = Nginx->new;
 my $root = $nginx->root;
@@ -67,14 +68,13 @@ init_says('ngx.balancer is part of the module', qq{lua_package_path "\$prefix/lu
     'print(type(require("ngx.balancer").set_current_peer))', 'function');
 
 for my $directive (qw(lua_package_path lua_package_cpath)) {
-    my $run = run_init("$directive /a;\n$directive /b;\n", '');
-    is($run->{code}, 1, "a second $directive is refused");
-    like($run->{out}, qr{\[emerg\] .*"$directive" directive is duplicate in \S+/nginx\.conf:7$}m, 'by file and line');
-    $run = run_init("$directive;\n", '');
-    like($run->{out}, qr{invalid number of arguments in "$directive" directive in \S+/nginx\.conf:6$}m,
-        "$directive needs a value");
+    $nginx->conf("$directive /a;\n$directive /b;\n");
+    refuses($nginx, "a second $directive", qr{"$directive" directive is duplicate in \S+/nginx\.conf:7$}m);
+    $nginx->conf("$directive;\n");
+    refuses($nginx, "$directive without a value",
+        qr{invalid number of arguments in "$directive" directive in \S+/nginx\.conf:6$}m);
     $nginx->conf("server { $directive /a; }\n");
-    like($nginx->test->{out}, qr{"$directive" directive is not allowed here}, "$directive belongs in http{}");
+    refuses($nginx, "$directive in a server", qr{"$directive" directive is not allowed here});
 }
 
 # All that runs has the path: the workers, and the requests.

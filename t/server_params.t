@@ -8,6 +8,7 @@ use lib 't/lib';
 use FakePeer;
 use Nginx;
 use Test::More;
+use Verdict;
 
 my $nginx = Nginx->new;
 my $slow = FakePeer->new(port(7), sub {
@@ -83,9 +84,7 @@ my $version = $nginx->version;
             for my $zone ('', "zone shared 128k;\n") {
                 $nginx->conf(upstream('lines', "${zone}server $p1 $parameter;\nserver $p2;\n", $order)
                     . front('lines'));
-                my $run = $nginx->test;
-                is($run->{code}, 0, "server ... $parameter $order the balancer" . ($zone && ', zone'))
-                    or diag($run->{out});
+                accepts($nginx, "server ... $parameter $order the balancer" . ($zone && ', zone'));
             }
         }
     }
@@ -98,8 +97,7 @@ SKIP: {
         $nginx->conf("resolver 127.0.0.1:@{[port(9)]};\n"
             . upstream('lines', "zone shared 128k;\nserver localhost:@{[port(1)]} resolve;\nserver $p2;\n",
                 $order) . front('lines'));
-        my $run = $nginx->test;
-        is($run->{code}, 0, "server ... resolve $order the balancer") or diag($run->{out});
+        accepts($nginx, "server ... resolve $order the balancer");
         $nginx->start;
         is(addr("/lines/?peer=@{[port(3)]}"), $p3, "resolve $order: Lua's peer is taken");
         $nginx->stop;
@@ -168,8 +166,7 @@ for my $method ('hash $arg_key', 'hash $arg_key consistent', 'ip_hash', 'least_c
                 : "upstream lines {\n$servers$lua$method;\n}\n")
             . upstream('dead', "$method;\nserver $dead;\nserver $p1;\n", $order)
             . front('bare', 'lines', 'dead'));
-        my $run = $nginx->test;
-        is($run->{code}, 0, "$method $order the balancer") or diag($run->{out});
+        accepts($nginx, "$method $order the balancer");
         $nginx->start;
         if ($method =~ /random/) {
             like(addr("/lines/?key=$_"), qr/^127\.0\.0\.1:\d+$/, "$method $order: a server") for 1 .. 3;
@@ -194,8 +191,7 @@ SKIP: {
     for my $order ('before', 'after') {
         my $servers = "server $p1;\nserver $p2;\n";
         $nginx->conf(upstream('lines', "${servers}sticky cookie it;\n", $order) . front('lines'));
-        my $run = $nginx->test;
-        is($run->{code}, 0, "sticky $order the balancer") or diag($run->{out});
+        accepts($nginx, "sticky $order the balancer");
         $nginx->start;
         my $first = get('/lines/');
         my ($cookie) = $first->{head} =~ /^Set-Cookie: (it=[^;\r]+)/m;

@@ -10,6 +10,7 @@ use Nginx;
 use Pools ();
 use Test::More;
 use TlsPeer;
+use Verdict;
 
 my $nginx = Nginx->new(level => 'debug');
 my $root = $nginx->root;
@@ -299,17 +300,7 @@ for my $kind (@kinds) {
     my $failing = FakePeer->new($changing, sub {
         my ($client, $number) = @_;
         $client->more;
-        return if $number == 3;
-        my $server = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port{'TLS 1.2, tickets'}) // return;
-        syswrite $server, $client->{buffer};
-        my %other = ($client->{socket} => $server, $server => $client->{socket});
-        my $both = IO::Select->new($client->{socket}, $server);
-        while (1) {
-            for my $from ($both->can_read) {
-                sysread $from, my $bytes, 65536 or return;
-                syswrite $other{$from}, $bytes;
-            }
-        }
+        $client->pass_on($port{'TLS 1.2, tickets'}) if $number != 3;
     });
     conf($plain)->start;
     is(handshakes(shaken($nginx, ("/?host=a.example&port=$changing") x 5)), '. r 502 . r', 'a handshake that fails: the next one is full');
@@ -367,9 +358,7 @@ for (
     ['server { lua_balancer_ssl_sessions 1; }', '"lua_balancer_ssl_sessions" directive is not allowed here'],
 ) {
     my ($directive, $why) = @$_;
-    my $run = $nginx->conf("$directive\n")->test;
-    isnt($run->{code}, 0, "$directive: refused");
-    like($run->{out}, qr/\Q$why\E in \S*nginx\.conf:6/, "$directive: says why");
+    refuses($nginx->conf("$directive\n"), $directive, qr/\Q$why\E in \S*nginx\.conf:6/);
 }
 
 done_testing();

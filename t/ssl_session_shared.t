@@ -10,6 +10,7 @@ use Pools ();
 use Test::More;
 use Time::HiRes qw(time);
 use TlsPeer;
+use Verdict;
 
 my $nginx = Nginx->new(level => 'debug', workers => 2);
 my $root = $nginx->root;
@@ -276,9 +277,7 @@ for (
     ['server { lua_balancer_ssl_session_cache shared:x:1m; }', '"lua_balancer_ssl_session_cache" directive is not allowed here'],
 ) {
     my ($directive, $why) = @$_;
-    my $run = $nginx->conf("$directive\n")->test;
-    isnt($run->{code}, 0, "$directive: refused");
-    like($run->{out}, qr/\Q$why\E.* in \S*nginx\.conf:6/, "$directive: says why");
+    refuses($nginx->conf("$directive\n"), $directive, qr/\Q$why\E.* in \S*nginx\.conf:6/);
 }
 
 done_testing();

@@ -8,6 +8,7 @@ use Cases;
 use Nginx;
 use Test::More;
 use Time::HiRes qw(time);
+use Verdict;
 
 my $nginx = Nginx->new;
 
@@ -204,13 +205,8 @@ for my $case (
     ["balancer_by_lua_timeout 1s;", 'balancer_by_lua_timeout 100;', undef],
 ) {
     conf($case->[0], $case->[1]);
-    my $run = $nginx->test;
-    if ($case->[2]) {
-        is($run->{code}, 1, "refused: $case->[0]$case->[1]");
-        like($run->{out}, qr/\[emerg\] .*$case->[2]/, 'with the reason');
-    } else {
-        is($run->{code}, 0, "accepted: $case->[0]$case->[1]") or diag($run->{out});
-    }
+    my $name = "$case->[0]$case->[1]";
+    $case->[2] ? refuses($nginx, $name, $case->[2]) : accepts($nginx, $name);
 }
 
 done_testing();

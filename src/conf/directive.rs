@@ -20,6 +20,9 @@ use crate::nginx::{shm, upstream_conf};
 /// A directive's result; the error is a message for the user.
 type Result<T = ()> = core::result::Result<T, String>;
 
+/// The message when nginx has told the user why.
+const TOLD: String = String::new();
+
 /// [`inline`] or [`file`].
 type Read = fn(Conf) -> Result<Chunk>;
 
@@ -81,7 +84,9 @@ macro_rules! handler {
             guard(NGX_CONF_ERROR, || match body(cf, conf) {
                 Ok(()) => NGX_CONF_OK,
                 Err(message) => {
-                    cf.emerg(&message);
+                    if message != TOLD {
+                        cf.emerg(&message);
+                    }
                     NGX_CONF_ERROR
                 }
             })
@@ -125,7 +130,7 @@ handler!(lua_balancer_ssl_session_cache, MainConf, |cf, main| {
         if size < shm::MIN_SIZE {
             return Err(format!("zone \"{}\" is too small", String::from_utf8_lossy(value)));
         }
-        shm::SharedCache::add(cf, name, size).ok_or_else(|| invalid_value(cf, value))
+        shm::SharedCache::add(cf, name, size).ok_or(TOLD)
     })
 });
 handler!(init_by_lua_block, MainConf, |cf, main| init(cf, main, inline));

@@ -64,16 +64,7 @@ sub switch {
         my ($client) = @_;
         $client->more or return;
         my ($to) = map $routes[2 * $_ + 1], grep $client->{buffer} =~ $routes[2 * $_], 0 .. $#routes / 2;
-        my $server = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $to) // return;
-        syswrite $server, $client->{buffer};
-        my %other = ($client->{socket} => $server, $server => $client->{socket});
-        my $both = IO::Select->new($client->{socket}, $server);
-        while (1) {
-            for my $from ($both->can_read) {
-                sysread $from, my $bytes, 65536 or return;
-                syswrite $other{$from}, $bytes;
-            }
-        }
+        $client->pass_on($to);
     });
 }
 
@@ -158,6 +149,21 @@ sub request {
 sub write {
     my ($self, $bytes) = @_;
     syswrite $self->{socket}, $bytes;
+}
+
+# Passes what has come, and all that will, to another port, and its answers back.
+sub pass_on {
+    my ($self, $port) = @_;
+    my $server = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) // return;
+    syswrite $server, $self->{buffer};
+    my %other = ($self->{socket} => $server, $server => $self->{socket});
+    my $both = IO::Select->new($self->{socket}, $server);
+    while (1) {
+        for my $from ($both->can_read) {
+            sysread $from, my $bytes, 65536 or return;
+            syswrite $other{$from}, $bytes;
+        }
+    }
 }
 
 # Answers 200 with a body and headers.
