@@ -172,7 +172,7 @@ is(header($last, 'X-Value'), 'changed', 'proxy_pass_request_body off');
 {
     my $body = 'b' x 300_000;
     ($last) = last_of('/stream?do1=variable,recreate', $body);
-    is($answer->{seen}, 'nil:request body is not buffered (proxy_request_buffering off);',
+    is($answer->{seen}, 'nil:request body is not buffered (proxy_request_buffering off, or grpc_pass);',
         'proxy_request_buffering off: says why it cannot');
     is(body($last) eq $body, 1, 'and goes on as it was');
     is(header($last, 'X-Value'), 'first', 'with what was made before');

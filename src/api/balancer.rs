@@ -249,9 +249,7 @@ pub unsafe extern "C" fn ngx_http_lua_ffi_balancer_recreate_request(
     // SAFETY: the caller's promise.
     unsafe {
         in_balancer(err, |peer| {
-            if peer.request().body_is_streamed() {
-                return Err(c"request body is not buffered (proxy_request_buffering off)");
-            }
+            peer.request().has_whole_body()?;
             peer.upstream().recreate_request(peer.request())?;
             Ok(OK)
         })

@@ -102,9 +102,7 @@ pub unsafe extern "C" fn ngx_http_lua_ffi_req_set_body_data(
     // SAFETY: the caller's promise.
     unsafe {
         with_request(err, |request| {
-            if request.body_is_streamed() {
-                return Err(c"request body is not buffered (proxy_request_buffering off)");
-            }
+            request.has_whole_body()?;
             body::set(request, bytes(data, len)).map_err(|NoMemory| c"no memory")?;
             Ok(OK)
         })

@@ -1,6 +1,6 @@
 //! `ngx_http_request_t`: the request that is served.
 
-use core::ffi::c_void;
+use core::ffi::{c_void, CStr};
 use core::ptr::NonNull;
 
 use ngx::ffi::{ngx_http_request_t, ngx_module_t, NGX_LOG_ERR};
@@ -61,15 +61,20 @@ impl Request {
         unsafe { super::bytes((*self.as_ptr()).method_name) }
     }
 
-    /// Whether the body goes to the peer as it comes from the client, kept nowhere: a part of it
-    /// has not come yet.
+    /// Fails where the body goes to the peer as it comes from the client, kept nowhere: a part of
+    /// it has not come yet.
     ///
     /// The flag that says so, request_body_no_buffering, cannot be read. From 1.29.3 on the bit
     /// fields of ngx_http_request_t follow a 16-bit field, and bindgen does not see that C puts
     /// each that would cross a 32-bit boundary behind it: all from `uri_changes` on are misplaced.
-    pub fn body_is_streamed(self) -> bool {
+    pub fn has_whole_body(self) -> Result<(), &'static CStr> {
         // SAFETY: the request is live, and so is its body.
-        unsafe { (*self.as_ptr()).request_body.as_ref().is_some_and(|body| body.rest > 0) }
+        match unsafe { (*self.as_ptr()).request_body.as_ref() } {
+            Some(body) if body.rest > 0 => {
+                Err(c"request body is not buffered (proxy_request_buffering off, or grpc_pass)")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes an error line with the request's context.

@@ -11,6 +11,9 @@ package Peer;
 # With `tls => {…}`, arguments for IO::Socket::SSL, it speaks TLS, and a line more says how the
 # handshake went: `reused=r`, or a dot for a full one.
 #
+# With `status => '503 No'` it answers with that, and with `log => $file` all of each request goes into a
+# file: its variables as lines `NAME: value`, an empty line, the body, a NUL.
+#
 # A connection has a process of its own; all end with the test.
 
 use strict;
@@ -22,8 +25,8 @@ use POSIX ();
 my %serve = (fastcgi => \&fastcgi, uwsgi => \&uwsgi, scgi => \&scgi, memcached => \&memcached);
 my @groups;
 
-# What a connection's process adds to each answer.
-my $more = '';
+# What a connection's process adds to each answer, how it answers, and where it writes requests.
+my ($more, $status, $log) = ('', '200 OK');
 
 sub start {
     my ($protocol, $port, %more) = @_;
@@ -48,6 +51,8 @@ sub start {
     }
     POSIX::setpgid(0, 0);
     $SIG{CHLD} = 'IGNORE';
+    $status = $more{status} // $status;
+    open $log, '>>', $more{log} or die "$more{log}: $!" if $more{log};
     my $number = 0;
     while (my $connection = $listen->accept) {
         $number++;
@@ -106,6 +111,7 @@ sub give {
 
 sub told {
     my ($protocol, $vars, $body, $number, $request) = @_;
+    syswrite $log, join('', map("$_: $vars->{$_}\n", sort keys %$vars), "\n$body\0") if $log;
     $body = length($body) . ' bytes' if length $body > 1000;
     return "$protocol: $vars->{REQUEST_METHOD} $vars->{REQUEST_URI} [$body], connection $number, request $request\n$more";
 }
@@ -136,7 +142,7 @@ sub fastcgi {
             my $name = substr $params, 0, $sizes[0], '';
             $vars{$name} = substr $params, 0, $sizes[1], '';
         }
-        my $text = "Content-Type: text/plain\r\n\r\n" . told('fastcgi', \%vars, $body, $number, $request);
+        my $text = "Status: $status\r\nContent-Type: text/plain\r\n\r\n" . told('fastcgi', \%vars, $body, $number, $request);
         my $padding = -length($text) % 8;
         give($connection, pack('CCnnCC', 1, 6, $id, length $text, $padding, 0) . $text . "\0" x $padding
             . pack('CCnnCC', 1, 6, $id, 0, 0, 0)
@@ -150,7 +156,7 @@ sub uwsgi {
     my (undef, $size) = unpack 'CvC', take($connection, 4);
     my %vars = unpack '(v/a)*', take($connection, $size);
     my $body = take($connection, $vars{CONTENT_LENGTH} || 0);
-    give($connection, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n" . told('uwsgi', \%vars, $body, $number, 1));
+    give($connection, "HTTP/1.1 $status\r\nContent-Type: text/plain\r\n\r\n" . told('uwsgi', \%vars, $body, $number, 1));
 }
 
 sub scgi {
@@ -160,7 +166,7 @@ sub scgi {
     my %vars = unpack '(Z*)*', take($connection, $size);
     take($connection, 1);
     my $body = take($connection, $vars{CONTENT_LENGTH} || 0);
-    give($connection, "Status: 200 OK\r\nContent-Type: text/plain\r\n\r\n" . told('scgi', \%vars, $body, $number, 1));
+    give($connection, "Status: $status\r\nContent-Type: text/plain\r\n\r\n" . told('scgi', \%vars, $body, $number, 1));
 }
 
 sub memcached {
