@@ -40,6 +40,13 @@ test-panics: setup-test ## t/panics.t with a module that panics when it is told 
 	@STOCK=panics scripts/build-module
 	@STOCK=panics scripts/run-tests t/panics.t
 
+.PHONY: test-vendored
+test-vendored: setup-test ## the unit tests and t/vendored.t with a LuaJIT that is linked in
+	@STOCK=stock scripts/nginx-tree
+	@STOCK=vendored scripts/build-module
+	@STOCK=vendored scripts/unittest
+	@STOCK=vendored scripts/run-tests $(or $(T),t/vendored.t t/set_current_peer.t t/error.t t/timeout.t t/boundaries.t)
+
 .PHONY: soak
 soak: setup-test all ## t/soak.t at length: SOAK requests in each way to keep connections
 	@SOAK=$${SOAK:-100000} TEST_NGINX_FILE_SECONDS=3600 scripts/run-tests t/soak.t

@@ -29,10 +29,10 @@ case $STOCK in
         NGINX=${NGINX:-/usr/sbin/nginx}
         MODULE=$BUILD/$NAME.so
         ;;
-    panics)
-        # The installed nginx, and a module with the feature panic-points in a folder of its own.
+    panics | vendored)
+        # The installed nginx, and a module with a feature more in a folder of its own.
         NGINX=${NGINX:-/usr/sbin/nginx}
-        FEATURES=panic-points
+        [ $STOCK = panics ] && FEATURES=panic-points || FEATURES=vendored
         NGINX_SOURCE_DIR=$BUILD/nginx/stock
         ;;
     trixie | sid)

@@ -99,10 +99,21 @@ sub spawn {
         open STDIN, '<', '/dev/null';
         open STDOUT, '>', "$self->{root}/run.out";
         open STDERR, '>&', \*STDOUT;
+        $self->become;
         exec $ENV{TEST_NGINX_BINARY}, '-p', "$self->{root}/", '-e', 'stderr', '-c', 'conf/nginx.conf', @args
             or POSIX::_exit(127);
     }
     return $pid;
+}
+
+# The user that nginx is run by, where it is not the test's own (user => 65534).
+sub become {
+    my ($self) = @_;
+    my $user = $self->{user} or return;
+    system 'chown', '-R', $user, $self->{root};
+    $) = "$user $user";
+    POSIX::setgid($user);
+    POSIX::setuid($user);
 }
 
 # Runs the program to its end.
