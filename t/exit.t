@@ -225,7 +225,10 @@ is(get('/again?exit=403')->{body}, "peer\n", 'error_page leads to the balancer a
 
 # Busy and declined.
 for my $code (qw(BUSY DECLINED)) {
+    my $why = $code eq 'BUSY' ? 'no live upstreams' : 'lua balancer: the last try was declined by ngx.exit';
+    my $said = $nginx->logged($why);
     my $answer = status_is("/plain?exit=$code", 502, "ngx.exit(ngx.$code)");
+    is($nginx->logged($why), $said + 1, "ngx.$code: the log says why");
     is(header($answer, 'X-Runs'), 1, "ngx.$code: the only try");
     is(header($answer, 'X-Status'), 502, "ngx.$code: \$upstream_status");
     is(header($answer, 'X-Addr'), 'backend', "ngx.$code: \$upstream_addr is the upstream");
@@ -236,6 +239,7 @@ for my $code (qw(BUSY DECLINED)) {
 
     $answer = get("/plain?exit=$code&more=4&upto=2&set=" . port(1));
     is($answer->{body}, "peer\n", "ngx.$code, and then a peer");
+    is($nginx->logged($why), $said + 2, "ngx.$code: nothing is said of tries that others follow");
     is(header($answer, 'X-Runs'), 3, "ngx.$code: three runs");
     is(header($answer, 'X-Status'), '502, 502, 200', "ngx.$code: each in \$upstream_status");
     is(header($answer, 'X-Addr'), 'backend, backend, 127.0.0.1:' . port(1),

@@ -155,8 +155,15 @@ for my $mode (@modes) {
         # Two that wait for a peer that has not answered yet; one of them will be tried elsewhere.
         my @waiting = map client('GET /?slow=1'), 1, 2;
         my @held = map scalar($silent->accept), @waiting;
+        # One whose answer has begun.
+        my $busy = client('GET /?slow=1');
+        my $answering = $silent->accept;
         # The peer has the request before anything else happens.
-        IO::Select->new($_)->can_read($limit) for @held;
+        IO::Select->new($_)->can_read($limit) for @held, $answering;
+        sysread $answering, my $asked, 65536;
+        # More than nginx holds back.
+        print $answering "HTTP/1.1 200 OK\r\nContent-Length: 50011\r\n\r\n", 'x' x 50_000;
+        IO::Select->new($busy)->can_read($limit);
 
         kill 'QUIT', $pid;
         ok(is_closed($idle), "$what: an idle client's connection is closed");
@@ -167,10 +174,13 @@ for my $mode (@modes) {
             is(answer($waiting[0]), 'peer two', "$what: a request that waited is answered");
             close $held[1];
             is(answer($waiting[1]), 'peer one', "$what: another is tried at the next peer and answered");
+            ok(exists_process($pids[1]), "$what: it waits for an answer that has begun");
+            print $answering "peer three\n";
+            is(answer($busy), 'peer three', "$what: which arrives in full");
         }
         else {
             # nginx itself knows no graceful end without a master.
-            ok(is_closed($waiting[$_]), "$what: clients that wait see that it has ended") for 0, 1;
+            ok(is_closed($_), "$what: clients that wait see that it has ended") for @waiting, $busy;
         }
         is(left(@pids), '', "$what: the processes are gone");
         ok(is_closed($held[0]), "$what: the peer's connections are closed");
@@ -235,6 +245,7 @@ sub load {
 
 $SIG{PIPE} = 'IGNORE';
 my $rounds = $ENV{SHUTDOWNS} // 6;
+my $version = Nginx->new(name => 'version')->version;
 my $seed = $ENV{SHUTDOWN_SEED} // time % 1_000_000;
 srand $seed;
 for my $signal (qw(TERM QUIT INT)) {
@@ -247,7 +258,10 @@ for my $signal (qw(TERM QUIT INT)) {
             configure($nginx, $mode, $ways[$round % @ways]);
             my $pid = begin($nginx, $mode);
             my @pids = ($pid, workers($mode, $pid));
+            # Half of the ends come while another configuration is taken.
+            kill 'HUP', $pid if $mode->{worker} && $round % 2;
             sleep rand 0.15;
+            push @pids, children($pid) if $mode->{worker};
             kill $signal, $pid;
             # A peer that never answers would hold QUIT up: what waits there is let go.
             poll {
@@ -258,7 +272,9 @@ for my $signal (qw(TERM QUIT INT)) {
             push @left, $left if $left;
             my $status = status_of($nginx, $mode, $pid);
             push @status, $status if $status !~ /^(?:0|daemon)$/;
-            push @odd, grep /\[(?:alert|emerg|crit)\]|exited on signal|exited with code [^0]|open socket|internal error|panick/, split /\n/, $nginx->log;
+            # Before 1.25.4 nginx says so of a worker that was told QUIT first, and then TERM.
+            my $told_twice = $round % 2 && $signal ne 'QUIT' && $version < 1.025004 ? qr/ open socket #\d+ left in connection |: aborting$/ : qr/^$/;
+            push @odd, grep !/$told_twice/ && /\[(?:alert|emerg|crit)\]|exited on signal|exited with code [^0]|open socket|internal error|panick/, split /\n/, $nginx->log;
             kill 'KILL', grep exists_process($_), @pids;
         }
         kill 'KILL', $loader;

@@ -78,6 +78,10 @@ pub fn end(peer: &PeerData, pc: Peer, exit: Exit) -> ngx_int_t {
                     log!(log, NGX_LOG_ERR, "lua balancer: declined too many tries in a row");
                 }
                 pc.set_tries(0);
+            } else if !busy && pc.tries() == 0 {
+                if let Some(log) = pc.log() {
+                    log!(log, NGX_LOG_ERR, "lua balancer: the last try was declined by ngx.exit");
+                }
             }
             // "no live upstreams", which NGX_BUSY stands for, ends the request at once unless
             // all tries are used up anyway.
