@@ -1,4 +1,5 @@
-# TLS sessions of peers that Lua chooses: which connection resumes one, told by the peer.
+# TLS sessions of peers that Lua chooses: which connection resumes one, told by the peer, and which
+# sessions are kept how long. Whose they are: t/session_identity.t.
 
 use strict;
 use warnings;
@@ -17,23 +18,17 @@ my $root = $nginx->root;
 my $tls = "$root/tls";
 
 my $ca = Certificates->new($tls);
-my $middle = $ca->intermediate('middle');
 $ca->issue('server', names => [qw(a.example b.example c.example)]);
 $ca->issue('wrong', names => ['wrong.example']);
-$ca->issue($_) for qw(one two);
-$middle->issue('deep', names => ['a.example']);
-$ca->issue('spare')->revoke('spare');
-Certificates->new($tls, 'other');
 
 my @kinds = sort keys %kinds;
 my %port = map { $kinds[$_] => port(1 + $_) } 0 .. $#kinds;
-my ($second, $deep, $changing, $proxied) = map port($_), 5 .. 8;
+my ($changing, $proxied, @tickets) = map port($_), 5 .. 10;
 
 my $peer = TlsPeer->new(tls => $tls);
 sub servers {
     my (@more) = @_;
-    return (map($peer->server($_ => $port{$_}), @kinds), $peer->server('TLS 1.2, tickets' => $second),
-        $peer->server('TLS 1.2, tickets' => $deep, certificate => 'deep'), @more);
+    return (map($peer->server($_ => $port{$_}), @kinds), @more);
 }
 $peer->conf(servers())->start;
 
@@ -108,132 +103,6 @@ for my $way (map $_->{name}, Pools::ways($nginx)) {
     }
     $nginx->stop;
     odd('off');
-}
-
-# What tells sessions apart: requests with the names of their identities (undef: it fails).
-my @themes = (
-    {
-        name => 'SNI',
-        locations => $plain,
-        requests => [map ["/?host=$_.example" => $_], qw(a b c a b c a)],
-    },
-    {
-        name => 'SNI of proxy_ssl_name and of Lua',
-        locations => 'location / { proxy_ssl_server_name on; proxy_ssl_name $arg_conf; proxy_pass https://backend; }',
-        requests => [['/?conf=a.example' => 'a'], ['/?host=a.example' => 'a'], ['/?conf=b.example' => 'b'],
-            ['/?host=b.example&conf=a.example' => 'b'], ['/?conf=a.example' => 'a']],
-    },
-    {
-        name => 'a name that is not sent',
-        locations => 'location / { proxy_pass https://backend; }',
-        requests => [map ["/?host=$_.example" => 'any'], qw(a b c)],
-    },
-    {
-        name => 'SNI on and off',
-        locations => 'location /on { proxy_ssl_server_name on; proxy_pass https://backend; } location /off { proxy_pass https://backend; }',
-        requests => [map ["/$_?host=a.example" => $_], qw(on off on off)],
-    },
-    {
-        name => 'client certificates',
-        locations => join('', map "location /$_ { proxy_ssl_certificate $tls/$_.crt; proxy_ssl_certificate_key $tls/$_.key; proxy_pass https://backend; }\n", qw(one two))
-            . 'location /none { proxy_pass https://backend; }',
-        requests => [map ["/$_?host=a.example" => $_], qw(one two none one two none)],
-        saw => [client => { one => 'CN=one', two => 'CN=two', none => '' }],
-        verified => { one => 'SUCCESS', two => 'SUCCESS', none => 'NONE' },
-    },
-    {
-        name => 'client certificates from variables',
-        locations => "location / { proxy_ssl_certificate $tls/\$arg_who.crt; proxy_ssl_certificate_key $tls/\$arg_who.key; proxy_pass https://backend; }",
-        requests => [map ["/?who=$_&host=a.example" => $_], qw(one two one two)],
-        saw => [client => { one => 'CN=one', two => 'CN=two' }],
-    },
-    {
-        name => 'verification off, on, and with an authority that does not know the peer',
-        locations => <<"EOC",
-proxy_ssl_trusted_certificate $tls/ca.crt;
-location /off { proxy_ssl_verify off; proxy_pass https://backend; }
-location /on { proxy_ssl_verify on; proxy_pass https://backend; }
-location /other { proxy_ssl_verify on; proxy_ssl_trusted_certificate $tls/other.crt; proxy_pass https://backend; }
-EOC
-        requests => [map ["/$_?host=a.example" => $_ eq 'other' ? undef : $_], qw(off other on other off on other)],
-    },
-    {
-        name => 'the name that is verified, though it is not sent',
-        locations => "location / { proxy_ssl_verify on; proxy_ssl_trusted_certificate $tls/ca.crt; proxy_pass https://backend; }",
-        requests => [map ["/?host=$_.example" => $_ eq 'wrong' ? undef : $_], qw(a wrong b wrong a b)],
-    },
-    {
-        name => 'authorities',
-        locations => <<"EOC",
-proxy_ssl_verify on;
-location /one { proxy_ssl_trusted_certificate $tls/ca.crt; proxy_pass https://backend; }
-location /both { proxy_ssl_trusted_certificate $tls/both.crt; proxy_pass https://backend; }
-location /same { proxy_ssl_trusted_certificate $tls/ca.crt; proxy_ssl_verify on; proxy_ssl_server_name off; proxy_pass https://backend; }
-EOC
-        requests => [map ["/$_?host=a.example" => $_ eq 'same' ? 'one' : $_], qw(one both same one both)],
-    },
-    {
-        name => 'a list of what is revoked',
-        locations => <<"EOC",
-proxy_ssl_verify on;
-proxy_ssl_trusted_certificate $tls/ca.crt;
-location /without { proxy_pass https://backend; }
-location /with { proxy_ssl_crl $tls/ca.crl; proxy_pass https://backend; }
-EOC
-        requests => [map ["/$_?host=a.example" => $_], qw(without with without with)],
-    },
-    {
-        name => 'depths',
-        to => $deep,
-        locations => <<"EOC",
-proxy_ssl_verify on;
-proxy_ssl_trusted_certificate $tls/ca.crt;
-location /0 { proxy_ssl_verify_depth 0; proxy_pass https://backend; }
-location /1 { proxy_ssl_verify_depth 1; proxy_pass https://backend; }
-location /2 { proxy_ssl_verify_depth 2; proxy_pass https://backend; }
-EOC
-        requests => [map ["/$_?host=a.example" => $_ || undef], qw(1 0 2 0 1 2)],
-    },
-    {
-        name => 'ciphers',
-        to => $port{'TLS 1.2, tickets'},
-        locations => <<"EOC",
-location /a { proxy_ssl_ciphers ECDHE-ECDSA-AES128-GCM-SHA256; proxy_pass https://backend; }
-location /b { proxy_ssl_ciphers ECDHE-ECDSA-AES256-GCM-SHA384; proxy_pass https://backend; }
-EOC
-        requests => [map ["/$_?host=a.example" => $_], qw(a b a b)],
-    },
-);
-$ca->write('both.crt', $ca->read('ca.crt') . $ca->read('other.crt'));
-
-for my $theme (@themes) {
-    conf($theme->{locations})->start;
-    for my $kind ($theme->{to} ? 'TLS 1.2, tickets' : @kinds) {
-        my $port = $theme->{to} // $port{$kind};
-        my @requests = @{$theme->{requests}};
-        my @answers = shaken($nginx, map "$_->[0]&port=$port", @requests);
-        my @names = map $_->[1] // '502', @requests;
-        my %seen;
-        is(handshakes(@answers), join(' ', map $_ eq '502' ? $_ : $seen{$_}++ ? 'r' : '.', @names), "$theme->{name}; $kind");
-        if ($theme->{saw}) {
-            my ($what, $of) = @{$theme->{saw}};
-            is(said($what, @answers), join(' ', map $of->{$_}, @names), "$theme->{name}; $kind: and it was the right one");
-        }
-        if ($theme->{verified}) {
-            is(said('verify', @answers), join(' ', map $theme->{verified}{$_}, @names), "$theme->{name}; $kind: and the peer knows it");
-        }
-    }
-    $nginx->stop;
-}
-
-# The address: two ports of one peer, which would take the same tickets.
-{
-    conf($plain)->start;
-    my $first = $port{'TLS 1.2, tickets'};
-    my @answers = shaken($nginx, map "/?host=a.example&port=$_", $first, $second, $first, $second);
-    is(handshakes(@answers), '. . r r', 'an address has sessions of its own');
-    $nginx->stop;
-    odd('addresses');
 }
 
 # How the handshakes of another kind of request went.
@@ -324,6 +193,21 @@ for my $version (2, 3) {
 }
 $peer->stop->conf(servers())->start;
 
+# As many tickets as the peer likes to give after one handshake: none, one, or many, which take the
+# place of one session.
+{
+    my @counts = (0, 1, 3, 20);
+    $peer->stop->conf(map $peer->server("ssl_protocols TLSv1.3; ssl_session_cache off; ssl_conf_command NumTickets $counts[$_];" => $tickets[$_]), 0 .. $#counts)->start;
+    conf($plain, http => "lua_balancer_ssl_sessions 2;\n")->start;
+    for my $n (0 .. $#counts) {
+        my @answers = shaken($nginx, map "/?host=$_.example&port=$tickets[$n]", qw(a b a b a));
+        is(handshakes(@answers), $counts[$n] ? '. . r r r' : '. . . . .', "$counts[$n] tickets a handshake");
+    }
+    $nginx->stop;
+    odd('tickets');
+    $peer->stop->conf(servers())->start;
+}
+
 # At most so many sessions.
 for ([2, 'a b a b c b a b', '. . r r . r . r'], [1, 'a b a a b b', '. . . r . r'], [0, 'a a a', '. . .'], [3, 'a b c a b c', '. . . r r r']) {
     my ($max, $hosts, $expected) = @$_;
@@ -346,6 +230,19 @@ for ([2, 'a b a b c b a b', '. . r r . r . r'], [1, 'a b a a b b', '. . . r . r'
     is(handshakes(@answers), join(' ', ('.') x 40, ('r') x 10, ('.') x 30), 'of many peers those of the last ones are left');
     $nginx->stop;
     odd('many');
+}
+
+# 1,024 of them unless something else is said.
+{
+    $nginx->{level} = 'warn';
+    conf($plain)->start;
+    my @path = map "/?host=h$_.example&port=$port{'TLS 1.2, tickets'}", 0 .. 1024;
+    my @answers = shaken($nginx, @path);
+    is(said('reused', @answers), join(' ', ('.') x 1025), '1,025 peers');
+    is(handshakes(shaken($nginx, @path[1, 0])), 'r .', 'all but the first have a session');
+    $nginx->stop;
+    odd('1,025 peers');
+    $nginx->{level} = 'debug';
 }
 
 # The directive's values.
