@@ -32,6 +32,15 @@ fn is_unknown_to_nginx(text: &str, at: SocketAddr) -> bool {
     at.is_ipv6() && (ends_with_none || text.ends_with("::") && groups == 7)
 }
 
+/// Whether nginx has written a name that it does not read: it shows the last 32 bits of
+/// `::ffff:ffff` and `::ffff:ffff:ffff` as an IPv4 address, and takes that one for "no address". The
+/// name is right all the same, everybody else reads it, and nobody can connect to either of them:
+/// they are left as nginx has them.
+fn is_named_unreadably(name: &[u8]) -> bool {
+    let ip6 = name.strip_prefix(b"[").and_then(|name| name.split(|byte| *byte == b']').next());
+    ip6.is_some_and(|ip6| ip6.ends_with(Ipv4Addr::BROADCAST.to_string().as_bytes()))
+}
+
 /// The address in the bytes of a `sockaddr`; `None` for a unix socket.
 fn read(sockaddr: &[u8]) -> Option<SocketAddr> {
     let family = u16::from_ne_bytes([sockaddr[0], sockaddr[1]]);
@@ -78,7 +87,11 @@ fn check(pool: Pool, text: &[u8], port: u16, parsed: &Parsed) {
         }
     }
     let again = addr::parse(pool, &parsed.name, port);
-    assert_eq!(again.as_ref(), Ok(parsed), "the name means the same address");
+    if is_named_unreadably(&parsed.name) {
+        assert!(again.is_err(), "nginx reads it now: no exception is needed");
+    } else {
+        assert_eq!(again.as_ref(), Ok(parsed), "the name means the same address");
+    }
 }
 
 /// All bytes of an address.

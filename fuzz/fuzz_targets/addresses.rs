@@ -1,7 +1,7 @@
 //! The memory of addresses gives each as it was parsed, under its own text and port.
 #![no_main]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use fuzz::input::Input;
 use libfuzzer_sys::fuzz_target;
@@ -16,7 +16,7 @@ type Address = (Vec<u8>, Vec<u8>);
 fuzz_target!(|data: &[u8]| {
     let mut input = Input::new(data);
     let mut addresses = Addresses::default();
-    let mut known: HashMap<(Vec<u8>, u16), Address> = HashMap::new();
+    let mut known: BTreeMap<(Vec<u8>, u16), Address> = BTreeMap::new();
 
     while !input.is_empty() {
         let (how, port) = (input.byte(), input.byte().into());

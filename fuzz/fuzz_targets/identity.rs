@@ -2,7 +2,7 @@
 //! same bytes.
 #![no_main]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use fuzz::input::Input;
 use libfuzzer_sys::fuzz_target;
@@ -52,7 +52,7 @@ fuzz_target!(|data: &[u8]| {
     let mut input = Input::new(data);
     let mut writer = Writer::default();
     let mut numbers = Numbers::default();
-    let mut known: HashMap<Vec<u8>, u64> = HashMap::new();
+    let mut known: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
 
     let kinds = input.byte();
     let mut before: Vec<(Vec<Part>, Vec<u8>)> = Vec::new();

@@ -1,7 +1,7 @@
-//! The memory of parsed texts does what a `HashMap` would, except that it may forget.
+//! The memory of parsed texts does what a map would, except that it may forget.
 #![no_main]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use fuzz::input::Input;
 use libfuzzer_sys::fuzz_target;
@@ -12,7 +12,7 @@ const MAX: usize = 8;
 fuzz_target!(|data: &[u8]| {
     let mut input = Input::new(data);
     let mut memory = Memory::<u32, MAX>::default();
-    let mut known: HashMap<Vec<u8>, u32> = HashMap::new();
+    let mut known: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
 
     let mut value = 0;
     while !input.is_empty() {

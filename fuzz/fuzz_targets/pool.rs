@@ -1,7 +1,7 @@
 //! The pool of idle connections does what a list in the order of use would.
 #![no_main]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use fuzz::input::Input;
 use libfuzzer_sys::fuzz_target;
@@ -61,7 +61,7 @@ fuzz_target!(|data: &[u8]| {
     let capacity = input.below(12);
     let mut pool: Pool<u32> = Pool::new(capacity);
     let mut model = Model { idle: Vec::new(), capacity };
-    let mut places: HashMap<u32, Place> = HashMap::new();
+    let mut places: BTreeMap<u32, Place> = BTreeMap::new();
 
     let mut value = 0;
     while !input.is_empty() {

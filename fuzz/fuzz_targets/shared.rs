@@ -2,7 +2,7 @@
 //! also when its entries are damaged, or a process has died in the middle of it.
 #![no_main]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use fuzz::input::Input;
 use fuzz::nginx::{OwnConf, Zone};
@@ -65,7 +65,7 @@ fuzz_target!(|data: &[u8]| {
     let free_at_first = free_pages(&mut zone);
 
     let now = ngx_time();
-    let mut known: HashMap<Vec<u8>, Kept> = HashMap::new();
+    let mut known: BTreeMap<Vec<u8>, Kept> = BTreeMap::new();
     let mut used: Vec<Vec<u8>> = Vec::new();
     let mut damaged = false;
 
