@@ -69,9 +69,9 @@ unittest: setup-build ## the Rust unit tests
 fuzz: override STOCK := 1.28.3
 
 .PHONY: fuzz
-fuzz: setup-fuzz ## the fuzz targets, SECONDS (60) each; T=lex: that one only; KEEP=1 keeps what they learn
+fuzz: setup-fuzz ## the fuzz targets, SECONDS (60) each; T=lex: that one only; SEED=N: the inputs of then; KEEP=1 keeps what they learn
 	@scripts/nginx-tree
-	@scripts/fuzz $(or $(SECONDS),60) $(T)
+	@SEED=$(SEED) scripts/fuzz $(or $(SECONDS),60) $(T)
 
 .PHONY: test-configure
 test-configure: setup-build ## nginx's own ./configure, --add-module and --add-dynamic-module
