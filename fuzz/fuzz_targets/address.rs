@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use fuzz::input::Input;
 use fuzz::nginx::OwnPool;
 use libfuzzer_sys::fuzz_target;
-use module::nginx::addr::{self, Parsed};
+use module::nginx::addr::{self, Parsed, Room};
 use module::nginx::peer::Address;
 use module::nginx::pool::Pool;
 
@@ -103,8 +103,8 @@ fn bytes(address: &Address) -> Vec<u8> {
 }
 
 /// A mark tells addresses apart and leaves them what they are.
-fn check_marks(pool: Pool, parsed: &Parsed, number: u64) {
-    let mut address = addr::place(pool, &parsed.sockaddr, &parsed.name).expect("memory");
+fn check_marks(pool: Pool, room: &Room, parsed: &Parsed, number: u64) {
+    let mut address = addr::place(pool, room, &parsed.sockaddr, &parsed.name).expect("memory");
     assert_eq!(bytes(&address), *parsed.sockaddr);
     let mut other = addr::copy(pool, address).expect("memory");
     assert_eq!(bytes(&other), *parsed.sockaddr);
@@ -136,7 +136,10 @@ fuzz_target!(|data: &[u8]| {
     let local = addr::local(pool, text);
     if let Ok(parsed) = &parsed {
         check(pool, text, port, parsed);
-        check_marks(pool, parsed, number);
+        // The first address has the room, another one the pool.
+        let room = Room::new();
+        check_marks(pool, &room, parsed, number);
+        check_marks(pool, &room, parsed, number);
         assert!(!addr::is_placeholder(&parsed.sockaddr) || parsed.sockaddr[4..8] == [0, 0, 0, 1]);
     }
 
