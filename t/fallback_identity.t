@@ -38,7 +38,7 @@ server {
 }
 EOC
 
-# Names as in t/identity.t: undef where the request must fail.
+# Names as in t/pool_identity.t: undef where the request must fail.
 my @names = map { ["/?name=$_.example" => "$_.example"] } qw(a a b b a c c b a a);
 my @themes = (
     {

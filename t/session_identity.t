@@ -30,17 +30,20 @@ my $peer = TlsPeer->new(tls => $tls);
 $peer->conf(map($peer->server($_ => $port{$_}), @kinds), $peer->server('TLS 1.2, tickets' => $second),
     $peer->server('TLS 1.2, tickets' => $deep, certificate => 'deep'))->start;
 
-# The Lua code takes the port and the host from the request's arguments.
-my $upstream = Pools::upstream(Pools::way($nginx, 'nothing'),
-    backend => 'balancer.set_current_peer("127.0.0.1", tonumber(ngx.var.arg_port), ngx.var.arg_host)');
-
+# The Lua code takes the port and the host from the request's arguments; or it leaves the request to
+# a server line, and the host is the location's.
 sub conf {
-    my ($locations) = @_;
+    my ($locations, $line) = @_;
+    my $lua = 'balancer.set_current_peer("127.0.0.1", tonumber(ngx.var.arg_port), ngx.var.arg_host)';
+    my $way = Pools::way($nginx, 'nothing');
+    $way = { %$way, before => "server 127.0.0.1:$line; " . ($way->{before} // '') } if $line;
+    my $upstream = Pools::upstream($way, backend => $line ? '' : $lua);
+    my $name = $line ? '$arg_host' : 'unused.example';
     return $nginx->conf($upstream . <<"EOC");
 proxy_ssl_protocols TLSv1.2 TLSv1.3;
 server {
     listen 127.0.0.1:${\port(0)};
-    proxy_ssl_name unused.example;
+    proxy_ssl_name $name;
     add_header X-Reused \$balancer_ssl_session_reused always;
     $locations
 }
@@ -61,6 +64,7 @@ my @themes = (
     },
     {
         name => 'SNI of proxy_ssl_name and of Lua',
+        lua_only => 1,
         locations => 'location / { proxy_ssl_server_name on; proxy_ssl_name $arg_conf; proxy_pass https://backend; }',
         requests => [['/?conf=a.example' => 'a'], ['/?host=a.example' => 'a'], ['/?conf=b.example' => 'b'],
             ['/?host=b.example&conf=a.example' => 'b'], ['/?conf=a.example' => 'a']],
@@ -148,25 +152,37 @@ EOC
 );
 $ca->write('both.crt', $ca->read('ca.crt') . $ca->read('other.crt'));
 
-for my $theme (@themes) {
-    conf($theme->{locations})->start;
-    for my $kind ($theme->{to} ? 'TLS 1.2, tickets' : @kinds) {
-        my $port = $theme->{to} // $port{$kind};
-        my @requests = @{$theme->{requests}};
-        my @answers = shaken($nginx, map "$_->[0]&port=$port", @requests);
-        my @names = map $_->[1] // '502', @requests;
-        my %seen;
-        is(handshakes(@answers), join(' ', map $_ eq '502' ? $_ : $seen{$_}++ ? 'r' : '.', @names), "$theme->{name}; $kind");
-        if ($theme->{saw}) {
-            my ($what, $of) = @{$theme->{saw}};
-            is(said($what, @answers), join(' ', map $of->{$_}, @names), "$theme->{name}; $kind: and it was the right one");
-        }
-        if ($theme->{verified}) {
-            is(said('verify', @answers), join(' ', map $theme->{verified}{$_}, @names), "$theme->{name}; $kind: and the peer knows it");
-        }
+sub sessions {
+    my ($theme, $kind, $what) = @_;
+    my $port = $theme->{to} // $port{$kind};
+    my @requests = @{$theme->{requests}};
+    my @answers = shaken($nginx, map "$_->[0]&port=$port", @requests);
+    my @names = map $_->[1] // '502', @requests;
+    my %seen;
+    is(handshakes(@answers), join(' ', map $_ eq '502' ? $_ : $seen{$_}++ ? 'r' : '.', @names), $what);
+    if ($theme->{saw}) {
+        my ($saw, $of) = @{$theme->{saw}};
+        is(said($saw, @answers), join(' ', map $of->{$_}, @names), "$what: and it was the right one");
     }
+    if ($theme->{verified}) {
+        is(said('verify', @answers), join(' ', map $theme->{verified}{$_}, @names), "$what: and the peer knows it");
+    }
+}
+
+for my $theme (@themes) {
+    my @with = $theme->{to} ? 'TLS 1.2, tickets' : @kinds;
+    conf($theme->{locations})->start;
+    sessions($theme, $_, "$theme->{name}; $_") for @with;
     $nginx->stop;
     odd($theme->{name});
+
+    next if $theme->{lua_only};
+    for my $kind (@with) {
+        conf($theme->{locations}, $theme->{to} // $port{$kind})->start;
+        sessions($theme, $kind, "$theme->{name}; $kind, a server line");
+        $nginx->stop;
+        odd("$theme->{name}; $kind, a server line");
+    }
 }
 
 # The address: two ports of one peer, which would take the same tickets.
