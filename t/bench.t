@@ -1,11 +1,13 @@
 # What make bench refuses to time: a load with failed requests or errors in the log, and answers of
-# other peers, or in another mix, than the scenario says.
+# other peers, or in another mix, than the scenario says. And which counts of instructions make
+# bench-instructions refuses.
 
 use strict;
 use warnings;
 
 use lib 'bench/lib';
 use Bench::Load;
+use Bench::Recorded;
 use Test::More;
 
 # What is said of answers of so many peers; `mix` is how often each of them answered.
@@ -53,5 +55,24 @@ sub checked {
 is(checked('', 0), '', 'all went well');
 like(checked('', 1), qr/^1 of 1000 requests failed$/, 'one failed request');
 like(checked("2026/01/01 [error] no peer\nmore\n", 0), qr/^errors in the log: .*no peer$/, 'an error in the log');
+
+# Counts above plain nginx, of which 1,000 are kept.
+sub counted {
+    my ($name, $plain, $ours, $kept) = @_;
+    my $recorded = bless { kept => $kept }, 'Bench::Recorded';
+    my $failed;
+    open my $out, '>', \my $text;
+    my $before = select $out;
+    $failed = $recorded->compare({ name => $name }, { native => { steady => $plain }, ours => $ours });
+    select $before;
+    return "$failed $text";
+}
+my %kept = (keepalive => 1000);
+like(counted('keepalive', 20_000, { steady => 21_000 }, \%kept), qr/^0 ok: /, 'as many as are kept');
+like(counted('keepalive', 20_000, { steady => 21_049 }, \%kept), qr/^0 ok: /, 'less than 5 % more');
+like(counted('keepalive', 20_000, { steady => 21_051 }, \%kept), qr/^1 not ok: .* 1,051 .* 1,000 are kept: more than 5 % more$/, 'more than 5 % more');
+like(counted('keepalive', 20_000, { steady => 20_500 }, \%kept), qr/^0 ok: /, 'less than are kept');
+like(counted('keepalive', 20_000, { failed => 'errors in the log' }, \%kept), qr/^1 not ok: keepalive: errors in the log$/, 'none, where some are kept');
+like(counted('other', 20_000, { steady => 25_000 }, \%kept), qr/^0 ok: /, 'one that was never counted');
 
 done_testing();
