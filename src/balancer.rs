@@ -212,9 +212,7 @@ impl Balancer {
 
     fn init_peer(&'static self, request: Request, us: UpstreamConf) -> ngx_int_t {
         panic_point("init_peer");
-        if let Some(log) = request.log() {
-            debug!(log, "lua balancer: init peer");
-        }
+        debug!(request.log(), "lua balancer: init peer");
         let rc = us.init_peer(request, self.original_init_peer.get());
         if rc != OK {
             return rc;

@@ -69,9 +69,7 @@ pub fn log_panics() {
 
     HOOK.call_once(|| {
         panic::set_hook(Box::new(|info| {
-            if let Some(log) = Log::cycle() {
-                log!(log, NGX_LOG_ALERT, "lua balancer: internal error: {info}");
-            }
+            log!(Log::cycle(), NGX_LOG_ALERT, "lua balancer: internal error: {info}");
         }));
     });
 }

@@ -2,9 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use core::ffi::CStr;
-
-/// A phase; its number is what Lua sees in `ngx_http_lua_balancer_current.phase`.
+/// A phase; its number is what Lua sees in `ngx_http_lua_balancer_current.phase`. Their names are
+/// in `lua/resty/core/phase.lua`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Phase {
@@ -16,16 +15,4 @@ pub enum Phase {
     InitWorker = 2,
     /// `balancer_by_lua*`: a try needs a peer.
     Balancer = 3,
-}
-
-impl Phase {
-    /// The name that `ngx.get_phase()` returns.
-    pub const fn name(self) -> Option<&'static CStr> {
-        match self {
-            Phase::None => None,
-            Phase::Init => Some(c"init"),
-            Phase::InitWorker => Some(c"init_worker"),
-            Phase::Balancer => Some(c"balancer"),
-        }
-    }
 }

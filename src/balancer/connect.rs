@@ -54,18 +54,14 @@ impl PeerData {
     }
 
     fn cannot_tell(&self, pc: Peer) -> ngx_int_t {
-        if let Some(log) = pc.log() {
-            log!(log, NGX_LOG_ERR, "lua balancer: no way to tell the connection from others");
-        }
+        log!(pc.log(), NGX_LOG_ERR, "lua balancer: no way to tell the connection from others");
         ERROR
     }
 
     /// Leaves the choice to who balanced before us.
     pub(super) fn fall_back(&self, pc: Peer) -> ngx_int_t {
         if self.balancer.placeholder_only.get() {
-            if let Some(log) = pc.log() {
-                log!(log, NGX_LOG_ERR, "lua balancer: no peer set");
-            }
+            log!(pc.log(), NGX_LOG_ERR, "lua balancer: no peer set");
             return ERROR;
         }
         let rc = self.original.get(pc);

@@ -63,25 +63,19 @@ pub fn end(peer: &PeerData, pc: Peer, exit: Exit) -> ngx_int_t {
             ERROR
         }
         Exit::Invalid(status) => {
-            if let Some(log) = pc.log() {
-                log!(
-                    log,
-                    NGX_LOG_ERR,
-                    "lua balancer: ngx.exit({status}) has no meaning in balancer_by_lua*"
-                );
-            }
+            log!(
+                pc.log(),
+                NGX_LOG_ERR,
+                "lua balancer: ngx.exit({status}) has no meaning in balancer_by_lua*"
+            );
             ERROR
         }
         Exit::Declined { busy } => {
             if peer.declined(pc) > MAX_DECLINED {
-                if let Some(log) = pc.log() {
-                    log!(log, NGX_LOG_ERR, "lua balancer: declined too many tries in a row");
-                }
+                log!(pc.log(), NGX_LOG_ERR, "lua balancer: declined too many tries in a row");
                 pc.set_tries(0);
             } else if !busy && pc.tries() == 0 {
-                if let Some(log) = pc.log() {
-                    log!(log, NGX_LOG_ERR, "lua balancer: the last try was declined by ngx.exit");
-                }
+                log!(pc.log(), NGX_LOG_ERR, "lua balancer: the last try was declined by ngx.exit");
             }
             // "no live upstreams", which NGX_BUSY stands for, ends the request at once unless
             // all tries are used up anyway.

@@ -29,10 +29,8 @@ impl PeerData {
         if number.is_some() && connection.noted() == number {
             return rc;
         }
-        if let Some(log) = pc.log() {
-            let c = connection.as_ptr() as usize;
-            debug!(log, "lua balancer: keepalive closing connection {c:016X} of another identity");
-        }
+        let c = connection.as_ptr() as usize;
+        debug!(pc.log(), "lua balancer: keepalive closing connection {c:016X} of another identity");
         pc.forget_connection();
         pc.forget_cached();
         connection.close();

@@ -28,9 +28,7 @@ impl PeerData {
         let Some(tls) = pc.connection().and_then(Tls::of) else { return OK };
         let Ok(extra) = self.extra_or_new() else { return ERROR };
         if !extra.tls.get().apply(tls) {
-            if let Some(log) = pc.log() {
-                log!(log, NGX_LOG_ERR, "lua balancer: ssl settings of the try refused by OpenSSL");
-            }
+            log!(pc.log(), NGX_LOG_ERR, "lua balancer: ssl settings of the try refused by OpenSSL");
             return ERROR;
         }
         if !self.reuses_sessions() {
@@ -40,11 +38,8 @@ impl PeerData {
         extra.session_identity.set(identity);
 
         let session = self.balancer.main.session(identity, pc);
-        if let Some(log) = pc.log().filter(|log| log.debugs_http()) {
-            let host = addr::text_of(address);
-            let what = if session.is_some() { "offering a session" } else { "no session" };
-            debug!(log, "lua balancer: ssl {what}, host: {host}");
-        }
+        let what = if session.is_some() { "offering a session" } else { "no session" };
+        debug!(pc.log(), "lua balancer: ssl {what}, host: {}", addr::text_of(address));
         if let Some(session) = session {
             let offered = tls.offer(&session);
             extra.session_offered.set(offered);
@@ -130,9 +125,7 @@ impl MainConf {
             }
             Err(Miss::None) => None,
             Err(Miss::Damaged) => {
-                if let Some(log) = pc.log() {
-                    debug!(log, "lua balancer: ssl damaged session in the shared cache ignored");
-                }
+                debug!(pc.log(), "lua balancer: ssl damaged session in the shared cache ignored");
                 None
             }
         }
@@ -143,8 +136,11 @@ impl MainConf {
             let kept = session
                 .to_bytes()
                 .is_some_and(|bytes| shared.put(identity, &bytes, session.expires()));
-            if let (false, Some(log)) = (kept, pc.log()) {
-                debug!(log, "lua balancer: ssl session too large for the shared cache ignored");
+            if !kept {
+                debug!(
+                    pc.log(),
+                    "lua balancer: ssl session too large for the shared cache ignored"
+                );
             }
         }
         if let Ok(mut own) = self.sessions().try_borrow_mut() {

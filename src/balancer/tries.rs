@@ -46,11 +46,6 @@ impl Tries {
         }
         count.min(limit.saturating_sub(self.total.saturating_sub(1)))
     }
-
-    /// How many tries have begun.
-    pub fn total(&self) -> usize {
-        self.total
-    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use core::cell::{OnceCell, RefCell};
 use core::ffi::{c_char, c_void, CStr};
+use core::ops::RangeInclusive;
 use core::ptr;
 
 use ngx::ffi::{
@@ -113,11 +114,7 @@ handler!(lua_memory_limit, MainConf, |cf, main| {
     })
 });
 handler!(lua_balancer_ssl_sessions, MainConf, |cf, main| {
-    fill(cf, &main.max_sessions, || {
-        let value = arg(cf)?;
-        let number = core::str::from_utf8(value).ok().and_then(|n| n.parse().ok());
-        number.filter(|n| *n <= 10_000_000).ok_or_else(|| invalid_value(cf, value))
-    })
+    fill(cf, &main.max_sessions, || number(cf, 0..=10_000_000))
 });
 handler!(lua_balancer_ssl_session_cache, MainConf, |cf, main| {
     fill(cf, &main.shared_sessions, || {
@@ -141,14 +138,10 @@ handler!(balancer_by_lua_block, SrvConf, |cf, srv| balancer(cf, srv, inline));
 handler!(balancer_by_lua_file, SrvConf, |cf, srv| balancer(cf, srv, file));
 handler!(balancer_keepalive, SrvConf, |cf, srv| {
     fill(cf, &srv.keepalive, || {
-        let args = cf.args();
-        let mut keepalive = KeepaliveConf::default();
-        let connections = core::str::from_utf8(arg(cf)?).ok().and_then(|n| n.parse().ok());
         // More than nginx can have open would only hide a slip of the pen.
-        keepalive.connections = connections
-            .filter(|n| (1..=1_000_000).contains(n))
-            .ok_or_else(|| invalid_value(cf, args[0]))?;
-        if let Some(time) = args.get(1) {
+        let connections = number(cf, 1..=1_000_000)?;
+        let mut keepalive = KeepaliveConf { connections, ..KeepaliveConf::default() };
+        if let Some(time) = cf.args().get(1) {
             let value = time.strip_prefix(b"time=").and_then(milliseconds);
             keepalive.time = value.ok_or_else(|| {
                 format!("invalid parameter \"{}\"", String::from_utf8_lossy(time))
@@ -170,12 +163,19 @@ fn duplicate(cf: Conf) -> String {
     format!("\"{}\" directive is duplicate", cf.directive())
 }
 
-/// The directive's only argument.
+/// The directive's first argument.
 fn arg(cf: Conf) -> Result<&'static [u8]> {
     cf.args()
         .first()
         .copied()
         .ok_or_else(|| format!("invalid number of arguments in \"{}\" directive", cf.directive()))
+}
+
+/// The first argument as a number.
+fn number(cf: Conf, range: RangeInclusive<usize>) -> Result<usize> {
+    let value = arg(cf)?;
+    let number = core::str::from_utf8(value).ok().and_then(|n| n.parse().ok());
+    number.filter(|n| range.contains(n)).ok_or_else(|| invalid_value(cf, value))
 }
 
 /// Sets what a directive may set only once.
@@ -205,11 +205,10 @@ fn with_prefix(path: &[u8], prefix: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((first, tail)) = rest.split_first() {
-        let name = [&b"$prefix"[..], b"${prefix}"].into_iter().find(|n| rest.starts_with(n));
-        match name {
-            Some(name) => {
+        match rest.strip_prefix(b"$prefix").or_else(|| rest.strip_prefix(b"${prefix}")) {
+            Some(behind) => {
                 out.extend_from_slice(prefix);
-                rest = &rest[name.len()..];
+                rest = behind;
             }
             None => {
                 out.push(*first);

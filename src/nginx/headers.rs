@@ -36,10 +36,8 @@ pub fn set(request: Request, name: &[u8], values: &[&[u8]]) -> Result<(), NoMemo
     };
     let taken_away = values.is_empty();
     if is("content-length") || is("transfer-encoding") && !taken_away {
-        if let Some(log) = request.log().filter(|log| log.debugs_http()) {
-            let name = String::from_utf8_lossy(name);
-            debug!(log, "lua balancer: {name} is left to the body");
-        }
+        let name = String::from_utf8_lossy(name);
+        debug!(request.log(), "lua balancer: {name} is left to the body");
         return Ok(());
     }
     replace(request, name, values)

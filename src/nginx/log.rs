@@ -6,10 +6,7 @@ use std::borrow::Cow;
 use ngx::ffi::{ngx_cycle, ngx_log_t, NGX_LOG_DEBUG_ALL, NGX_LOG_DEBUG_HTTP, NGX_MAX_ERROR_STR};
 
 /// Severities, as in `error_log`.
-pub use ngx::ffi::{
-    NGX_LOG_ALERT, NGX_LOG_CRIT, NGX_LOG_DEBUG, NGX_LOG_EMERG, NGX_LOG_ERR, NGX_LOG_INFO,
-    NGX_LOG_NOTICE, NGX_LOG_STDERR, NGX_LOG_WARN,
-};
+pub use ngx::ffi::{NGX_LOG_ALERT, NGX_LOG_DEBUG, NGX_LOG_EMERG, NGX_LOG_ERR, NGX_LOG_WARN};
 
 /// Bytes of a line that a message leaves to nginx's own words: date and process in front, the
 /// request's context behind. Without it a long message would push the context out of the line.
