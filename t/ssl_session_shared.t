@@ -11,6 +11,7 @@ use Test::More;
 use Time::HiRes qw(time);
 use TlsPeer;
 use Verdict;
+use Zone;
 
 my $nginx = Nginx->new(level => 'debug', workers => 2);
 my $root = $nginx->root;
@@ -59,27 +60,6 @@ sub path { my ($host, $to, $where) = @_; '/' . ($where // '') . "?host=$host.exa
 
 sub ask { (shaken($nginx, path(@_)))[0] }
 
-# Runs `body` with a worker stopped, so that the other one serves.
-sub without {
-    my ($worker, $body) = @_;
-    kill 'STOP', $worker or die "kill -STOP $worker: $!";
-    # Until it sleeps the kernel may wake it for a connection, and nobody else.
-    poll { slurp("/proc/$worker/stat") =~ /\) T / };
-    my @result = eval { $body->() };
-    my $error = $@;
-    kill 'CONT', $worker;
-    die $error if $error;
-    return @result;
-}
-
-# Kills a worker and waits until another one serves, with a request that has no TLS to it.
-sub replace {
-    my ($worker) = @_;
-    my $started = $nginx->logged('start worker process ');
-    kill 'KILL', $worker or die "kill -KILL $worker: $!";
-    poll { $nginx->logged('start worker process ') > $started };
-}
-
 # One that was killed is named in the log, and nothing else is odd.
 sub odd {
     my ($name) = @_;
@@ -94,10 +74,10 @@ for my $shared ($shared, '') {
     for my $kind (@kinds) {
         my $first = ask('a', $port{$kind});
         is(handshakes($first), '.', "$kind; $name: a full handshake in one worker");
-        my ($other) = without($first->{worker}, sub { ask('a', $port{$kind}) });
+        my ($other) = $nginx->without($first->{worker}, sub { ask('a', $port{$kind}) });
         isnt($other->{worker}, $first->{worker}, "$kind; $name: another worker serves");
         is(handshakes($other), $shared ? 'r' : '.', "$kind; $name: " . ($shared ? 'it resumes what the first has made' : 'it has none'));
-        my ($again) = without($first->{worker}, sub { ask('a', $port{$kind}) });
+        my ($again) = $nginx->without($first->{worker}, sub { ask('a', $port{$kind}) });
         is(handshakes($again), 'r', "$kind; $name: and it has one now");
     }
     $nginx->stop;
@@ -111,7 +91,7 @@ for my $shared ($shared, '') {
     is(handshakes(@first), '. . . .', 'each of another identity: full handshakes');
     my %workers = map { $_->{worker} => 1 } @first;
     my $worker = (keys %workers)[0];
-    my @other = without($worker, sub { map ask(@$_), ['a'], ['b'], ['a', $port, 'one'], ['a', $port, 'verified'], ['c'], ['a', $port, 'two'] });
+    my @other = $nginx->without($worker, sub { map ask(@$_), ['a'], ['b'], ['a', $port, 'one'], ['a', $port, 'verified'], ['c'], ['a', $port, 'two'] });
     is(handshakes(@other), 'r r r r . .', 'each is resumed for its own identity in the other worker');
     $nginx->stop;
     odd('identities');
@@ -124,7 +104,7 @@ for my $shared ($shared, '') {
     conf($shared)->start;
     my @answers = shaken($nginx, (path('a')) x 2);
     is(handshakes(@answers), '. r', "$name: resumed");
-    replace($answers[0]{worker});
+    $nginx->replace($answers[0]{worker});
     my $new = ask('a');
     isnt($new->{worker}, $answers[0]{worker}, "$name: a new worker serves");
     is(handshakes($new), $shared ? 'r' : '.', "$name: " . ($shared ? 'it resumes' : 'it has no session'));
@@ -172,7 +152,7 @@ for (['the same', $shared, 'r'], ['another name', $shared =~ s/sessions:/others:
     my @hosts = 'a' .. 'z';
     my @answers = shaken($nginx, map path($_), @hosts, @hosts);
     is(handshakes(@answers), join(' ', ('.') x 26, ('r') x 26), 'a full zone: the worker has its own');
-    replace($answers[0]{worker});
+    $nginx->replace($answers[0]{worker});
     # The last one first: each full handshake takes the place of another.
     my $seen = join '', map handshakes(ask($_)), reverse @hosts;
     like($seen, qr/^r{2,20}\.+$/, 'a full zone: the ones used last are left') or diag($seen);
@@ -187,7 +167,7 @@ for (['the same', $shared, 'r'], ['another name', $shared =~ s/sessions:/others:
     is(handshakes(@answers), '. r r', 'too large: resumed in its worker');
     is($nginx->logged('lua balancer: ssl session too large for the shared cache ignored'), 1, 'too large: with a debug line');
     my $small = ask('a');
-    replace($small->{worker});
+    $nginx->replace($small->{worker});
     is(handshakes(ask('a', $big)), '.', 'too large: not in another one');
     is(handshakes(ask('a')), 'r', 'too large: others are');
     $nginx->stop;
@@ -200,7 +180,7 @@ for (['the same', $shared, 'r'], ['another name', $shared =~ s/sessions:/others:
     my $first = ask('a', $short);
     my $until = time + 4;
     poll { time >= $until };
-    replace($first->{worker});
+    $nginx->replace($first->{worker});
     my $offered = $nginx->logged('lua balancer: ssl offering a session');
     is(handshakes(shaken($nginx, (path('a', $short)) x 2)), '. r', 'expired: a full handshake in the new worker');
     is($nginx->logged('lua balancer: ssl offering a session'), $offered + 1, 'expired: it was not even offered');
@@ -215,30 +195,10 @@ for (['the same', $shared, 'r'], ['another name', $shared =~ s/sessions:/others:
     is(handshakes(@answers), '. r', 'other keys: resumed before');
     $peer->stop->start;
     is(handshakes(ask('a')), '.', 'other keys: one full handshake');
-    replace($answers[0]{worker});
+    $nginx->replace($answers[0]{worker});
     is(handshakes(ask('a')), 'r', 'other keys: the new session is shared');
     $nginx->stop;
     odd('other keys');
-}
-
-# Overwrites the last occurrence of `text` in the worker's shared memory of `size` bytes.
-sub damage {
-    my ($pid, $size, $text) = @_;
-    open my $maps, '<', "/proc/$pid/maps" or die "maps: $!";
-    for (<$maps>) {
-        my ($from, $to) = /^([0-9a-f]+)-([0-9a-f]+) rw-s .* \/dev\/zero/ or next;
-        no warnings 'portable';
-        ($from, $to) = (hex $from, hex $to);
-        next if $to - $from != $size;
-        open my $memory, '+<:raw', "/proc/$pid/mem" or return;
-        sysseek $memory, $from, 0 or return;
-        sysread $memory, my $bytes, $size or return;
-        my $at = rindex $bytes, $text;
-        next if $at < 0;
-        sysseek $memory, $from + $at, 0 or return;
-        return syswrite $memory, 'x' x length $text;
-    }
-    return;
 }
 
 # Damaged: ignored, with a debug line. The name stands in the key and, after it, in the session.
@@ -246,17 +206,18 @@ SKIP: {
     conf($shared)->start;
     my @answers = shaken($nginx, (path('q')) x 2);
     is(handshakes(@answers), '. r', 'damaged: resumed before');
-    my $done = damage($answers[0]{worker}, 1024 * 1024, 'q.example');
-    if (!$done) {
+    my $zone = Zone->of($answers[0]{worker}, 1024 * 1024);
+    if (!$zone) {
         $nginx->stop;
         skip 'the memory of a worker cannot be written to', 5;
     }
-    replace($answers[0]{worker});
+    $zone->write($zone->last('q.example'), 'x' x 9);
+    $nginx->replace($answers[0]{worker});
     is(handshakes(ask('q')), '.', 'damaged: a full handshake');
     is($nginx->logged('[debug]') > 0 ? $nginx->logged('lua balancer: ssl damaged session in the shared cache ignored') : 1, 1, 'damaged: with a debug line');
     my ($new) = ask('q');
     is(handshakes($new), 'r', 'damaged: the next one is resumed');
-    replace($new->{worker});
+    $nginx->replace($new->{worker});
     is(handshakes(ask('q')), 'r', 'damaged: and shared again');
     $nginx->stop;
 }

@@ -164,6 +164,27 @@ sub signal {
     kill $signal, $pid or die "kill -$signal $pid: $!";
 }
 
+# Runs `body` with a worker stopped, so that others serve.
+sub without {
+    my ($self, $worker, $body) = @_;
+    kill 'STOP', $worker or die "kill -STOP $worker: $!";
+    # Until it sleeps the kernel may wake it for a connection, and nobody else.
+    poll { slurp("/proc/$worker/stat") =~ /\) T / };
+    my @result = eval { $body->() };
+    my $error = $@;
+    kill 'CONT', $worker;
+    die $error if $error;
+    return @result;
+}
+
+# Kills a worker and waits until another one is started.
+sub replace {
+    my ($self, $worker) = @_;
+    my $started = $self->logged('start worker process ');
+    kill 'KILL', $worker or die "kill -KILL $worker: $!";
+    poll { $self->logged('start worker process ') > $started };
+}
+
 # Has the configuration read again; the caller polls for what must change.
 sub reload { $_[0]->signal('HUP') }
 
