@@ -45,8 +45,10 @@ case $STOCK in
         : "${NGINX_BUILD_DIR:=$NGINX_SOURCE_DIR/objs}"
         : "${NGINX_SOURCE_DIR:=$(dirname -- "$NGINX_BUILD_DIR")}"
         # nginx-sys resolves them from its own folder, so they must be absolute.
-        NGINX_SOURCE_DIR=$(readlink -f -- "$NGINX_SOURCE_DIR") || die "no folder $NGINX_SOURCE_DIR"
-        NGINX_BUILD_DIR=$(readlink -f -- "$NGINX_BUILD_DIR") || die "no folder $NGINX_BUILD_DIR"
+        [ -d "$NGINX_SOURCE_DIR" ] || die "NGINX_SOURCE_DIR is no folder: $NGINX_SOURCE_DIR"
+        [ -d "$NGINX_BUILD_DIR" ] || die "NGINX_BUILD_DIR is no folder: $NGINX_BUILD_DIR (configure nginx first)"
+        NGINX_SOURCE_DIR=$(readlink -f -- "$NGINX_SOURCE_DIR")
+        NGINX_BUILD_DIR=$(readlink -f -- "$NGINX_BUILD_DIR")
         NGINX=${NGINX:-$NGINX_BUILD_DIR/nginx}
         ;;
     *)
