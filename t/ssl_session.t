@@ -39,14 +39,17 @@ sub upstream { Pools::upstream(Pools::way($nginx, $_[0] // 'nothing'), backend =
 
 sub conf {
     my ($locations, %more) = @_;
+    unlink "$root/logs/tls.log";
     $nginx->conf(($more{http} // '') . upstream($more{way}) . <<"EOC");
 proxy_ssl_protocols TLSv1.2 TLSv1.3;
+log_format tls '\$balancer_ssl_session_reused';
 server {
     listen 127.0.0.1:${\port(0)};
     proxy_http_version 1.1;
     proxy_set_header Connection "";
     proxy_ssl_name unused.example;
     add_header X-Reused \$balancer_ssl_session_reused always;
+    access_log logs/tls.log tls;
     $locations
 }
 EOC
@@ -57,11 +60,8 @@ my $plain = 'location / { proxy_ssl_server_name on; proxy_pass https://backend; 
 
 sub odd { unlike($nginx->log, qr/exited on signal|\[alert\]|\[emerg\]|\[crit\]|internal error|\[error\]/, "$_[0]: nothing odd in the log") }
 
-# What names in the order of their requests must see, when each name has a session of its own.
-sub expected {
-    my %seen;
-    return join ' ', map $seen{$_}++ ? 'r' : '.', @_;
-}
+# What the access log says of all handshakes since conf().
+sub in_log { join ' ', split /\n/, slurp("$root/logs/tls.log") }
 
 # Each kind, in each way to keep connections. The peers close each connection, so that all of them
 # are new.
@@ -73,6 +73,7 @@ for my $way (map $_->{name}, Pools::ways($nginx)) {
         is(said('request', @answers), '1 1 1 1', "$kind; $way: over connections of their own");
     }
     $nginx->stop;
+    is(in_log(), join(' ', ('. r r r') x @kinds), "$way: so says the access log");
     odd($way);
 }
 
@@ -117,6 +118,11 @@ for my $way (map $_->{name}, Pools::ways($nginx)) {
     is(join(' ', map $_->{ours}, @answers), '. r', '$balancer_ssl_session_reused: a dot, then an r');
     $nginx->stop;
     odd('the variable');
+
+    $nginx->start;
+    ($answer) = shaken($nginx, "/?port=$proxied");
+    is("$answer->{status} " . ($answer->{ours} // 'empty'), '502 empty', '$balancer_ssl_session_reused: empty when no handshake succeeds');
+    $nginx->stop;
 }
 
 # A peer that is started again has other keys, and no session of the ones before.
