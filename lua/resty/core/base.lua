@@ -19,7 +19,6 @@ extern ngx_http_lua_balancer_current_t ngx_http_lua_balancer_current;
 ]]
 
 local current = ffi.C.ngx_http_lua_balancer_current
-local NULL = nil
 
 local _M = {
     version = "0.1.32",
@@ -32,10 +31,10 @@ local _M = {
 _M.new_tab = require "table.new"
 _M.clear_tab = require "table.clear"
 
--- The request that is served, nil in the phases without one.
+-- The request that is served, nil in the phases without one: a null pointer equals nil, but is true.
 function _M.get_request()
     local r = current.request
-    if r ~= NULL then
+    if r ~= nil then
         return r
     end
 end
