@@ -26,6 +26,8 @@ pub mod ssl;
 pub mod tls;
 pub mod upstream;
 pub mod upstream_conf;
+#[cfg(ngx_feature = "http_ssl")]
+mod upstream_tls;
 pub mod var;
 
 use core::slice;
