@@ -96,7 +96,7 @@ pub fn unmarked(address: &Address) -> &'static [u8] {
         libc::AF_INET6 => mem::size_of::<libc::sockaddr_in6>(),
         _ => {
             let path = mem::offset_of!(libc::sockaddr_un, sun_path);
-            let end = bytes[path..].iter().position(|b| *b == 0);
+            let end = bytes.get(path..).and_then(|path| path.iter().position(|b| *b == 0));
             end.map_or(bytes.len(), |n| path + n)
         }
     };
@@ -352,6 +352,19 @@ mod tests {
             assert!(plain.is_some() && one.is_some() && big.is_some());
             assert!(plain != one && one != big && plain != big);
             assert_eq!(plain.as_ref().map(Vec::len), Some(len));
+        }
+    }
+
+    #[test]
+    fn an_address_may_have_no_path() {
+        let mut bytes = family(libc::AF_UNIX);
+        for (len, unmarked) in [(1, 1), (2, 2), (3, 2), (20, 2)] {
+            let address = Address {
+                sockaddr: bytes.as_mut_ptr().cast(),
+                socklen: len,
+                name: core::ptr::null_mut(),
+            };
+            assert_eq!(super::unmarked(&address).len(), unmarked);
         }
     }
 
