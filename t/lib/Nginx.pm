@@ -150,12 +150,22 @@ sub workers {
     my $pid = $self->pid;
     my @workers;
     poll {
-        # A nginx that was started through its loader has that in front of its title.
-        @workers = grep { slurp("/proc/$_/cmdline") =~ /(?:^|\0)nginx: worker process/ }
-            split ' ', slurp("/proc/$pid/task/$pid/children");
+        @workers = grep { worker($_) } split ' ', slurp("/proc/$pid/task/$pid/children");
         @workers == $self->{workers};
     } or die scalar(@workers) . " workers, not $self->{workers}";
     return @workers;
+}
+
+# By its title, in front of which stands the loader that nginx was started through, if any. Valgrind keeps
+# titles to itself: there a worker is who waits for events and for connections, which the other children have
+# stopped to do before they wait for events.
+sub worker {
+    my ($pid) = @_;
+    my $title = slurp("/proc/$pid/cmdline");
+    return $title =~ /(?:^|\0)nginx: worker process/ if $title !~ /--tool=memcheck\0/;
+    my @open = map readlink($_) // (), glob "/proc/$pid/fd/*";
+    my %listening = map { $_ => 1 } slurp("/proc/$pid/net/tcp") =~ /^ *\d+: \S+ \S+ 0A(?: +\S+){5} +(\d+)/mg;
+    return grep(/eventpoll/, @open) && grep { /^socket:\[(\d+)\]$/ && $listening{$1} } @open;
 }
 
 sub signal {
