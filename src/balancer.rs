@@ -228,8 +228,8 @@ impl Balancer {
         }
         #[cfg(ngx_feature = "http_ssl")]
         upstream.correct_ssl();
-        let new = || PeerData::new(request, upstream, self, Hooks::of(pc));
-        let Some(data) = self.main.requests.place(pool, new) else { return ERROR };
+        let data = PeerData::new(request, upstream, self, Hooks::of(pc));
+        let Some(data) = self.main.requests.place(pool, data) else { return ERROR };
         data.hooks().install(pc);
         self.last.set(Some(data));
         OK

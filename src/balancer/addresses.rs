@@ -7,7 +7,6 @@
 
 use core::hash::{BuildHasher, Hasher};
 
-use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
 
 /// How many addresses are remembered. One of IPv4 takes some 50 bytes.
@@ -16,10 +15,15 @@ const MAX: usize = 16 * 1024;
 /// A bounded memory of parsed addresses.
 #[derive(Default)]
 pub struct Addresses {
-    /// Where each one starts in `bytes`.
-    table: HashTable<u32>,
+    /// Where each one starts in `bytes`: in the place that its hash names, or the next one behind
+    /// it that was free. There are none, or a power of two, of which a quarter is free.
+    table: Vec<u32>,
+    count: usize,
     bytes: Vec<u8>,
 }
+
+/// A place where no address is.
+const FREE: u32 = u32::MAX;
 
 /// An address that is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,14 +63,39 @@ const APART: u8 = 0x80;
 
 impl Addresses {
     /// What `text` and `port` were parsed to.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, text: &[u8], port: u16) -> Option<Known<'_>> {
-        let same = |at: &u32| {
-            let (known, its_port, _) = entry(&self.bytes, *at);
-            its_port == port && known == text
-        };
-        let at = self.table.find(hash(text, port), same)?;
-        Some(entry(&self.bytes, *at).2)
+        let mut place = hash(text, port) as usize;
+        loop {
+            let at = *self.table.get(place & self.table.len().wrapping_sub(1))?;
+            if at == FREE {
+                return None;
+            }
+            let (known, its_port, address) = entry(&self.bytes, at);
+            if its_port == port && known == text {
+                return Some(address);
+            }
+            place = place.wrapping_add(1);
+        }
+    }
+
+    /// Notes where an address starts, in a table that has room.
+    fn note(&mut self, at: u32) {
+        let (text, port, _) = entry(&self.bytes, at);
+        let mask = self.table.len() - 1;
+        let mut place = hash(text, port) as usize & mask;
+        while self.table[place] != FREE {
+            place = (place + 1) & mask;
+        }
+        self.table[place] = at;
+    }
+
+    fn grow(&mut self) {
+        let old = core::mem::take(&mut self.table);
+        self.table = vec![FREE; (2 * old.len()).max(64)];
+        for at in old.into_iter().filter(|at| *at != FREE) {
+            self.note(at);
+        }
     }
 
     /// Remembers what `text` and `port`, which are not known yet, were parsed to.
@@ -80,8 +109,9 @@ impl Addresses {
         };
         // Whoever names this many addresses names new ones all the time: which of them comes back
         // cannot be told, and starting afresh keeps both memory and the path of a hit small.
-        if self.table.len() >= MAX {
-            self.table.clear();
+        if self.count >= MAX {
+            self.table.fill(FREE);
+            self.count = 0;
             self.bytes.clear();
         }
         let apart = !address.name.starts_with(text);
@@ -95,11 +125,11 @@ impl Addresses {
         }
         self.bytes.extend_from_slice(address.name);
 
-        let bytes = &self.bytes;
-        self.table.insert_unique(hash(text, port), at, |at| {
-            let (text, port, _) = entry(bytes, *at);
-            hash(text, port)
-        });
+        self.count += 1;
+        if 4 * self.count > 3 * self.table.len() {
+            self.grow();
+        }
+        self.note(at);
     }
 }
 
@@ -160,7 +190,8 @@ mod tests {
             let known = Known { sockaddr: &n.to_ne_bytes(), name: name.as_bytes() };
             addresses.remember(text.as_bytes(), 1, known);
             assert_eq!(addresses.find(text.as_bytes(), 1), Some(known));
-            assert!(addresses.table.len() <= MAX && addresses.bytes.len() <= MAX * 32);
+            assert!(addresses.count <= MAX && addresses.table.len() <= 2 * MAX);
+            assert!(addresses.bytes.len() <= MAX * 32);
         }
     }
 }

@@ -6,7 +6,7 @@
 //! place behind nginx's back, when it has looked for a connection, and take them away before it
 //! keeps one.
 
-use core::cell::Cell;
+use core::cell::OnceCell;
 use core::ffi::c_void;
 use core::ptr;
 
@@ -27,18 +27,19 @@ pub const WANTED: bool = nginx_version >= 1_029_007;
 
 /// Those hooks, where there can be any: on an older nginx this takes no memory.
 #[derive(Default)]
-pub struct OuterHooks([Cell<Option<Hooks>>; WANTED as usize]);
+pub struct OuterHooks([OnceCell<Hooks>; WANTED as usize]);
 
 impl OuterHooks {
     /// The hooks of who wrapped us.
     #[inline]
-    pub fn get(&self) -> Option<Hooks> {
+    pub fn get(&self) -> Option<&Hooks> {
         self.0.first()?.get()
     }
 
     fn set(&self, hooks: Hooks) {
         if let Some(place) = self.0.first() {
-            place.set(Some(hooks));
+            // A request is wrapped once.
+            let _ = place.set(hooks);
         }
     }
 }
@@ -80,7 +81,7 @@ pub unsafe extern "C" fn ngx_http_lua_balancer_init_outer_peer(
 unsafe fn inner<R>(
     pc: *mut ngx_peer_connection_t,
     data: *mut c_void,
-    body: impl FnOnce(Peer, &PeerData, Hooks) -> R,
+    body: impl FnOnce(Peer, &PeerData, &Hooks) -> R,
 ) -> Option<R> {
     // SAFETY: the caller's promise.
     let (pc, peer) = unsafe { arguments(pc, data) }?;
@@ -96,7 +97,7 @@ unsafe extern "C" fn ngx_http_lua_balancer_get_outer_peer(
     data: *mut c_void,
 ) -> ngx_int_t {
     guard(ERROR, || {
-        let get = |pc, peer: &PeerData, inner: Hooks| {
+        let get = |pc, peer: &PeerData, inner: &Hooks| {
             let rc = inner.get(pc);
             if connects(rc) {
                 peer.borrow_settings();

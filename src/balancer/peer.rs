@@ -100,6 +100,7 @@ pub struct PeerData {
 
 impl PeerData {
     /// The data of a request that starts.
+    #[inline(always)]
     pub fn new(
         request: Request,
         upstream: Upstream,
@@ -157,6 +158,7 @@ impl PeerData {
     }
 
     /// Makes a peer of what Lua names. `port` counts where `text` has none.
+    #[inline(always)]
     pub fn peer_of(&self, text: &[u8], port: u16, host: &[u8]) -> Result<Chosen, &'static CStr> {
         // OpenSSL would take what stands in front of a NUL for all of the name.
         if host.iter().any(u8::is_ascii_control) {

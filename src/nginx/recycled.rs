@@ -42,7 +42,7 @@ impl<T, const MAX: usize> Recycled<T, MAX> {
     /// Moves `value` into a piece; `None` without memory. It lives as long as `pool`: `'a` must not
     /// be longer.
     #[inline(always)]
-    pub fn place<'a>(&'static self, pool: Pool, value: impl FnOnce() -> T) -> Option<&'a T> {
+    pub fn place<'a>(&'static self, pool: Pool, value: T) -> Option<&'a T> {
         const { assert!(!core::mem::needs_drop::<T>()) };
         // The cleanup first: a piece without one would never come back.
         let cleanup = pool.cleanup()?;
@@ -52,7 +52,7 @@ impl<T, const MAX: usize> Recycled<T, MAX> {
         unsafe {
             (*cleanup.as_ptr()).data = piece.cast();
             (*cleanup.as_ptr()).handler = Some(give_back::<T, MAX>);
-            Some((*piece).value.write(value()))
+            Some((*piece).value.write(value))
         }
     }
 
