@@ -3,40 +3,54 @@
 #![forbid(unsafe_code)]
 
 use super::peer::PeerData;
-use crate::nginx::settings::Changes;
 #[cfg(ngx_feature = "http_ssl")]
 use crate::nginx::settings::Loan;
+use crate::nginx::settings::{Changes, Timeouts, TlsChanges};
 
 impl PeerData {
     /// Puts the settings of this try in place: timeouts, and the TLS name that Lua gave. Comes
     /// after everybody who tells locations apart by their settings.
     #[inline]
     pub fn borrow_settings(&self) {
+        let timeouts = self.timeouts.get();
         // A try with TLS has that, too.
-        if self.timeouts.get().any() || self.extra().is_some() {
-            self.borrow();
+        if self.extra().is_some() {
+            self.borrow_with_tls(timeouts);
+        } else if timeouts.any() {
+            self.borrow(Changes { timeouts, tls: None });
         }
     }
 
-    fn borrow(&self) {
-        #[cfg_attr(not(ngx_feature = "http_ssl"), allow(unused_mut))]
-        let mut changes = Changes { timeouts: self.timeouts.get(), ..Changes::default() };
+    fn borrow_with_tls(&self, timeouts: Timeouts) {
+        #[cfg(not(ngx_feature = "http_ssl"))]
+        let tls = None;
         #[cfg(ngx_feature = "http_ssl")]
-        if self.upstream.ssl() {
-            if let Some(peer) = self.chosen.get().filter(|p| p.host.len > 0) {
-                self.upstream.set_ssl_name(peer.host);
-                changes.own_ssl_name = true;
-            }
-            let tls = self.try_tls();
-            changes.ssl_verify = tls.verify;
-            changes.ask_for_session = tls.is_for_connection();
+        let tls = self.upstream.ssl().then(|| self.tls_changes());
+        let changes = Changes { timeouts, tls: tls.filter(|tls| *tls != TlsChanges::default()) };
+        if changes.any() {
+            self.borrow(changes);
         }
-        if !changes.any() || self.loan.get().is_some() {
-            return;
+    }
+
+    #[cfg(ngx_feature = "http_ssl")]
+    fn tls_changes(&self) -> TlsChanges {
+        let named = self.chosen.get().filter(|peer| peer.host.len > 0);
+        if let Some(peer) = named {
+            self.upstream.set_ssl_name(peer.host);
         }
-        let Ok(mut copies) = self.balancer.main.settings.try_borrow_mut() else { return };
-        let loan = copies.lend(self.upstream, &changes);
-        self.loan.set(Some(loan));
+        let tls = self.try_tls();
+        TlsChanges {
+            own_name: named.is_some(),
+            verify: tls.verify,
+            ask_for_session: tls.is_for_connection(),
+        }
+    }
+
+    #[inline]
+    fn borrow(&self, changes: Changes) {
+        if self.loan.get().is_none() {
+            self.loan.set(self.balancer.main.settings.lend(self.upstream, changes));
+        }
     }
 
     /// Whether sessions are offered and kept (`proxy_ssl_session_reuse`).
@@ -52,11 +66,10 @@ impl PeerData {
     }
 
     /// Puts the location's own settings back.
-    #[inline]
+    #[inline(always)]
     pub fn return_settings(&self) {
-        let Some(loan) = self.loan.take() else { return };
-        if let Ok(mut copies) = self.balancer.main.settings.try_borrow_mut() {
-            copies.give_back(self.upstream, loan);
+        if let Some(loan) = self.loan.take() {
+            self.balancer.main.settings.give_back(self.upstream, loan);
         }
     }
 }

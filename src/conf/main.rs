@@ -72,7 +72,7 @@ pub struct MainConf {
     /// Where what is known of each request lies.
     pub requests: Recycled<PeerData>,
     /// Locations' settings for tries that want others.
-    pub settings: RefCell<Copies>,
+    pub settings: Copies,
 }
 
 impl MainConf {

@@ -4,6 +4,7 @@
 //! gets a copy, which goes back when the try has ended: copies are made for as many tries as go
 //! on at the same time, not for each request.
 
+use core::cell::{Cell, RefCell};
 use core::ptr::{self, NonNull};
 use std::collections::HashMap;
 
@@ -38,10 +39,17 @@ impl Timeouts {
 pub struct Changes {
     /// The timeouts.
     pub timeouts: Timeouts,
+    /// The TLS, where any of it is different.
+    pub tls: Option<TlsChanges>,
+}
+
+/// What a try with TLS wants to be different.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TlsChanges {
     /// The request's own TLS name counts, not `proxy_ssl_name`.
-    pub own_ssl_name: bool,
+    pub own_name: bool,
     /// Whether the peer's certificate is verified; `None` keeps the configured one.
-    pub ssl_verify: Option<bool>,
+    pub verify: Option<bool>,
     /// nginx is to ask for a session even where `proxy_ssl_session_reuse` is off: that is when
     /// the connection can be told of its certificates.
     pub ask_for_session: bool,
@@ -51,10 +59,7 @@ impl Changes {
     /// Whether anything is different at all.
     #[inline]
     pub fn any(&self) -> bool {
-        self.timeouts.any()
-            || self.own_ssl_name
-            || self.ask_for_session
-            || self.ssl_verify.is_some()
+        self.timeouts.any() || self.tls.is_some()
     }
 
     /// # Safety
@@ -70,11 +75,12 @@ impl Changes {
             (*copy).read_timeout = or(self.timeouts.read, (*original).read_timeout);
             #[cfg(ngx_feature = "http_ssl")]
             {
+                let tls = self.tls.unwrap_or_default();
                 (*copy).ssl_name =
-                    if self.own_ssl_name { ptr::null_mut() } else { (*original).ssl_name };
-                (*copy).ssl_verify = self.ssl_verify.map_or((*original).ssl_verify, isize::from);
+                    if tls.own_name { ptr::null_mut() } else { (*original).ssl_name };
+                (*copy).ssl_verify = tls.verify.map_or((*original).ssl_verify, isize::from);
                 (*copy).ssl_session_reuse =
-                    if self.ask_for_session { 1 } else { (*original).ssl_session_reuse };
+                    if tls.ask_for_session { 1 } else { (*original).ssl_session_reuse };
             }
         }
     }
@@ -84,15 +90,16 @@ impl Changes {
 #[derive(Default)]
 #[allow(clippy::vec_box)] // a copy on loan must not move when another one comes
 pub struct Copies {
-    /// The copy that came back last: mostly the one that is wanted next.
-    last: Option<Loan>,
-    free: HashMap<*mut Raw, Vec<Box<Copied>>, FxBuildHasher>,
+    /// The copy that came back last: mostly the one that is wanted next, with the same changes.
+    last: Cell<Option<Loan>>,
+    free: RefCell<HashMap<*mut Raw, Vec<Box<Copied>>, FxBuildHasher>>,
 }
 
-/// A copy, and what it is one of.
+/// A copy, what it is one of, and what is different in it.
 struct Copied {
     conf: Raw,
     original: *mut Raw,
+    changes: Changes,
 }
 
 /// Settings on loan to a try.
@@ -110,6 +117,20 @@ impl Loan {
         unsafe { &raw mut (*self.0.as_ptr()).conf }
     }
 
+    fn changes(self) -> Changes {
+        // SAFETY: as above.
+        unsafe { (*self.0.as_ptr()).changes }
+    }
+
+    #[cold]
+    fn change(self, changes: Changes) {
+        // SAFETY: as above; the location's settings live as long as the configuration.
+        unsafe {
+            changes.apply(self.conf(), self.original());
+            (*self.0.as_ptr()).changes = changes;
+        }
+    }
+
     /// Whether the location itself reuses TLS sessions.
     #[cfg(ngx_feature = "http_ssl")]
     pub fn reuses_sessions(self) -> bool {
@@ -120,46 +141,62 @@ impl Loan {
 
 impl Copies {
     /// Puts a copy of the location's settings, with `changes` in it, in place for `upstream`,
-    /// which has the location's own until then.
-    pub fn lend(&mut self, upstream: Upstream, changes: &Changes) -> Loan {
+    /// which has the location's own until then; `None` while another one is being looked for.
+    #[inline]
+    pub fn lend(&self, upstream: Upstream, changes: Changes) -> Option<Loan> {
         let original = upstream.conf();
-        let last = self.last.take_if(|loan| loan.original() == original);
-        let loan = last.unwrap_or_else(|| self.another(original));
-        // SAFETY: both are live.
-        unsafe { changes.apply(loan.conf(), original) };
+        let loan = match self.last.get() {
+            Some(last) if last.original() == original => {
+                self.last.set(None);
+                last
+            }
+            _ => self.another(original)?,
+        };
+        if loan.changes() != changes {
+            loan.change(changes);
+        }
         upstream.set_conf(loan.conf());
-        loan
+        Some(loan)
     }
 
     /// Puts the location's own settings back and takes the copy, which must be the one that
     /// [`lend`](Self::lend) put there.
-    pub fn give_back(&mut self, upstream: Upstream, loan: Loan) {
+    #[inline]
+    pub fn give_back(&self, upstream: Upstream, loan: Loan) {
         upstream.set_conf(loan.original());
-        if let Some(other) = self.last.replace(loan) {
-            let original = other.original();
-            // SAFETY: `another` made it of a box, and nobody has it any longer. A loan is given
-            // back once: it is taken out of its cell before.
-            let copy = unsafe { Box::from_raw(other.0.as_ptr()) };
-            self.free.entry(original).or_default().push(copy);
+        if let Some(other) = self.last.replace(Some(loan)) {
+            self.put_away(other);
         }
     }
 
     #[cold]
-    fn another(&mut self, original: *mut Raw) -> Loan {
-        let copy = self.free.get_mut(&original).and_then(Vec::pop).unwrap_or_else(|| {
+    fn put_away(&self, loan: Loan) {
+        let original = loan.original();
+        // SAFETY: `another` made it of a box, and nobody has it any longer. A loan is given back
+        // once: it is taken out of its cell before.
+        let copy = unsafe { Box::from_raw(loan.0.as_ptr()) };
+        if let Ok(mut free) = self.free.try_borrow_mut() {
+            free.entry(original).or_default().push(copy);
+        }
+    }
+
+    #[cold]
+    fn another(&self, original: *mut Raw) -> Option<Loan> {
+        let free = self.free.try_borrow_mut().ok()?.get_mut(&original).and_then(Vec::pop);
+        let copy = free.unwrap_or_else(|| {
             // SAFETY: the structure is plain data, whose pointers live as long as the
             // configuration.
             let conf = unsafe { ptr::read(original) };
-            Box::new(Copied { conf, original })
+            Box::new(Copied { conf, original, changes: Changes::default() })
         });
-        Loan(NonNull::from(Box::leak(copy)))
+        Some(Loan(NonNull::from(Box::leak(copy))))
     }
 }
 
 impl Drop for Copies {
     fn drop(&mut self) {
         if let Some(loan) = self.last.take() {
-            // SAFETY: as in `give_back`.
+            // SAFETY: as in `put_away`.
             drop(unsafe { Box::from_raw(loan.0.as_ptr()) });
         }
     }
