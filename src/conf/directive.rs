@@ -219,22 +219,14 @@ fn with_prefix(path: &[u8], prefix: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The phase's name in chunk names: the directive without `_block` or `_file`.
-fn phase_name(cf: Conf) -> String {
-    let directive = cf.directive();
-    let name = directive.strip_suffix("_block").or_else(|| directive.strip_suffix("_file"));
-    name.unwrap_or(&directive).to_string()
-}
-
 /// The code of a `…_by_lua_block { … }`.
 fn inline(cf: Conf) -> Result<Chunk> {
-    let block = block::read(cf)?;
-    Ok(Chunk::inline(&phase_name(cf), &cf.file_name(), block.line, block.source))
+    block::read(cf).map(Chunk::Inline)
 }
 
 /// The code of a `…_by_lua_file path`.
 fn file(cf: Conf) -> Result<Chunk> {
-    cf.full_name(arg(cf)?).map(Chunk::file).ok_or_else(|| "no memory".into())
+    cf.full_name(arg(cf)?).map(Chunk::File).ok_or_else(|| "no memory".into())
 }
 
 /// Reads a chunk and compiles it.

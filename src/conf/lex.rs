@@ -227,26 +227,26 @@ mod tests {
         }
     }
 
+    /// In each, `|` stands in front of the brace that closes the block.
+    fn ends_there(texts: &[&str]) {
+        for text in texts {
+            let inside = text.split('|').next();
+            assert_eq!(block(&text.replace('|', "")), inside, "{text}");
+        }
+    }
+
     #[test]
     fn indexing_is_not_a_long_bracket() {
-        assert_eq!(block("a[b[1]] = {}}"), Some("a[b[1]] = {}"));
-        assert_eq!(block("a['}'] = 1 }"), Some("a['}'] = 1 "));
-        assert_eq!(block("a = b - { } }"), Some("a = b - { } "));
+        ends_there(&["a[b[1]] = {}|}", "a['}'] = 1 |}", "a = b - { } |}"]);
     }
 
     #[test]
     fn a_carriage_return_ends_a_line() {
-        assert_eq!(block("-- }\r a }"), Some("-- }\r a "));
-        assert_eq!(block("--\r a }"), Some("--\r a "));
-        assert_eq!(block("--[=\r a }"), Some("--[=\r a "));
-        assert_eq!(block("-- }\r\n a }\r\n"), Some("-- }\r\n a "));
+        ends_there(&["-- }\r a |}", "--\r a |}", "--[=\r a |}", "-- }\r\n a |}\r\n"]);
     }
 
     #[test]
     fn an_unfinished_string_ends_with_its_line() {
-        assert_eq!(block("a = \"}\n }"), Some("a = \"}\n "));
-        assert_eq!(block("a = \"}\r }"), Some("a = \"}\r "));
-        assert_eq!(block("a = '\\\n\n }"), Some("a = '\\\n\n "));
-        assert_eq!(block("a = '\\\n\r\n }"), Some("a = '\\\n\r\n "));
+        ends_there(&["a = \"}\n |}", "a = \"}\r |}", "a = '\\\n\n |}", "a = '\\\n\r\n |}"]);
     }
 }

@@ -1,6 +1,7 @@
 //! Lua code from the configuration: inline blocks and files, their names and their loading.
 
 use core::ffi::c_int;
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -17,18 +18,27 @@ const MAX_NAME: usize = 59;
 
 /// Code that a directive gave.
 #[derive(Debug)]
-pub struct Chunk {
-    /// The name in messages and tracebacks: `=balancer_by_lua(nginx.conf:29)` or `@/path`.
-    name: String,
-    /// The line of the file that is line 1 of the chunk; 0 for a Lua file.
-    line: usize,
-    source: Source,
+pub enum Chunk {
+    /// Code between braces.
+    Inline(Block),
+    /// A file, by its full path.
+    File(Vec<u8>),
 }
 
+/// A block of Lua in a configuration file. There may be thousands, of which few are run: what can
+/// wait until then is not made here, and what the configuration holds for good is not copied.
 #[derive(Debug)]
-enum Source {
-    Inline(Box<[u8]>),
-    File(Vec<u8>),
+pub struct Block {
+    /// The directive without its `_block`: `balancer_by_lua`.
+    pub directive: &'static str,
+    /// The configuration file.
+    pub file: Cow<'static, str>,
+    /// The line of the opening brace: line 1 of the chunk.
+    pub line: usize,
+    /// All between the braces, unchanged.
+    pub source: Cow<'static, [u8]>,
+    /// Whether it is sure to compile.
+    pub sure: bool,
 }
 
 /// A chunk that a VM has compiled. It lives as long as the VM.
@@ -53,22 +63,19 @@ pub struct LoadError {
 }
 
 impl Chunk {
-    /// A block of `directive` (`balancer_by_lua`) that starts on a line of a configuration file.
-    pub fn inline(directive: &str, file: &str, line: usize, source: Box<[u8]>) -> Self {
-        Chunk { name: inline_name(directive, file, line), line, source: Source::Inline(source) }
-    }
-
-    /// A file, by its full path.
-    pub fn file(path: Vec<u8>) -> Self {
-        let name = format!("@{}", String::from_utf8_lossy(&path));
-        Chunk { name, line: 0, source: Source::File(path) }
+    /// The name in messages and tracebacks: `=balancer_by_lua(nginx.conf:29)` or `@/path`.
+    fn name(&self) -> String {
+        match self {
+            Chunk::Inline(block) => inline_name(block.directive, &block.file, block.line),
+            Chunk::File(path) => format!("@{}", String::from_utf8_lossy(path)),
+        }
     }
 
     /// Sees to it that the chunk compiles. One that is sure to is compiled at its first run only,
     /// which for most of thousands of blocks never comes; then there is no result.
     pub fn check(&self, vm: &Vm) -> Result<Option<Loaded>, LoadError> {
-        match &self.source {
-            Source::Inline(source) if syntax::is_sure(source) => Ok(None),
+        match self {
+            Chunk::Inline(block) if block.sure => Ok(None),
             _ => self.load(vm).map(Some),
         }
     }
@@ -76,61 +83,65 @@ impl Chunk {
     /// Compiles the chunk; a file is read again each time.
     pub fn load(&self, vm: &Vm) -> Result<Loaded, LoadError> {
         let read;
-        let source = match &self.source {
-            Source::Inline(source) => source,
-            Source::File(path) => {
+        let (source, sure) = match self {
+            Chunk::Inline(block) => (&*block.source, block.sure),
+            Chunk::File(path) => {
                 read = fs::read(OsStr::from_bytes(path)).map_err(|e| LoadError {
                     message: format!("cannot open {}: {e}", String::from_utf8_lossy(path)),
                     line: None,
                 })?;
-                without_shebang(&read)
+                let source = without_shebang(&read);
+                (source, syntax::is_sure(source))
             }
         };
 
         call::make_room(vm);
-        self.compile_best(vm, source)
+        let name = self.name();
+        compile_best(vm, &name, source, sure)
             .and_then(|function| vm.lua().create_registry_value(function))
             .map(Loaded)
-            .map_err(|e| self.explain(vm, &e))
+            .map_err(|e| self.explain(vm, &name, &e))
     }
 
-    /// The chunk as a function without arguments, where it can be one.
-    fn compile_best(&self, vm: &Vm, source: &[u8]) -> mlua::Result<Function> {
-        if syntax::is_sure(source) {
-            if let Some(body) = self.compile_body(vm, source) {
-                return Ok(body);
-            }
-        }
-        // Some code that compiles as a body does not by itself: `end, function()`.
-        let chunk = self.compile(vm, source)?;
-        Ok(self.compile_body(vm, source).unwrap_or(chunk))
-    }
-
-    fn compile(&self, vm: &Vm, source: &[u8]) -> mlua::Result<Function> {
-        vm.lua().load(source).set_name(&self.name).set_mode(ChunkMode::Text).into_function()
-    }
-
-    /// The chunk as a function without arguments: LuaJIT starts no trace at a function with `...`,
-    /// which a chunk is. `None` for code that uses `...`, or that cannot stand in a function.
-    fn compile_body(&self, vm: &Vm, source: &[u8]) -> Option<Function> {
-        let body = [b"return function() ", source, b"\nend"].concat();
-        self.compile(vm, &body).and_then(|chunk| chunk.call(())).ok()
-    }
-
-    fn explain(&self, vm: &Vm, error: &mlua::Error) -> LoadError {
+    fn explain(&self, vm: &Vm, name: &str, error: &mlua::Error) -> LoadError {
         let message = match error {
             mlua::Error::SyntaxError { message, .. } => message.clone(),
             other => vm.limit_passed().unwrap_or_default() + &other.to_string(),
         };
-        let line = (self.line > 0)
-            .then(|| {
-                let rest = message.strip_prefix(self.name.strip_prefix('=')?)?.strip_prefix(':')?;
-                let line: usize = rest[..rest.find(':')?].parse().ok()?;
-                Some(self.line + line - 1)
-            })
-            .flatten();
+        let line_in = |block: &Block| {
+            let rest = message.strip_prefix(name.strip_prefix('=')?)?.strip_prefix(':')?;
+            let line: usize = rest[..rest.find(':')?].parse().ok()?;
+            Some(block.line + line - 1)
+        };
+        let line = match self {
+            Chunk::Inline(block) => line_in(block),
+            Chunk::File(_) => None,
+        };
         LoadError { message, line }
     }
+}
+
+/// Code as a function without arguments, where it can be one.
+fn compile_best(vm: &Vm, name: &str, source: &[u8], sure: bool) -> mlua::Result<Function> {
+    if sure {
+        if let Some(body) = compile_body(vm, name, source) {
+            return Ok(body);
+        }
+    }
+    // Some code that compiles as a body does not by itself: `end, function()`.
+    let chunk = compile(vm, name, source)?;
+    Ok(compile_body(vm, name, source).unwrap_or(chunk))
+}
+
+fn compile(vm: &Vm, name: &str, source: &[u8]) -> mlua::Result<Function> {
+    vm.lua().load(source).set_name(name).set_mode(ChunkMode::Text).into_function()
+}
+
+/// Code as a function without arguments: LuaJIT starts no trace at a function with `...`, which a
+/// chunk is. `None` for code that uses `...`, or that cannot stand in a function.
+fn compile_body(vm: &Vm, name: &str, source: &[u8]) -> Option<Function> {
+    let body = [b"return function() ", source, b"\nend"].concat();
+    compile(vm, name, &body).and_then(|chunk| chunk.call(())).ok()
 }
 
 /// `=balancer_by_lua(nginx.conf:29)`; a name that Lua would cut keeps its end, which has the line.

@@ -23,11 +23,14 @@ const MAX_WEIGHT: usize = 100;
 /// Whether `code` is sure to compile, as a chunk and as the body of a function without `...`.
 /// False does not mean that it will not.
 pub fn is_sure(code: &[u8]) -> bool {
-    if code.len() > MAX_LENGTH {
-        return false;
-    }
-    let mut parser = Parser { tokens: Tokens::new(code), weight: 0, names: 0, in_loop: false };
-    parser.chunk().is_some()
+    code.len() <= MAX_LENGTH && Parser::new(code).chunk(Token::End).is_some()
+}
+
+/// How long the code is that `text` begins with, if a brace that it has not opened ends it and
+/// [`is_sure`] would say yes to it.
+pub fn sure_block(text: &[u8]) -> Option<usize> {
+    let text = &text[..text.len().min(MAX_LENGTH + 1)];
+    Parser::new(text).chunk(Token::Sign(b'}')).map(|behind| text.len() - behind - 1)
 }
 
 /// What an expression without operators ends in.
@@ -50,13 +53,20 @@ struct Parser<'a> {
     in_loop: bool,
 }
 
-/// Every function reads one thing and leaves the token behind it to be read next. `None`: not sure, and nothing is
-/// read any more.
+impl<'a> Parser<'a> {
+    fn new(code: &'a [u8]) -> Self {
+        Parser { tokens: Tokens::new(code), weight: 0, names: 0, in_loop: false }
+    }
+}
+
+/// Every function reads one thing and leaves the token behind it to be read next. `None`: not
+/// sure, and nothing is read any more.
 impl Parser<'_> {
-    fn chunk(&mut self) -> Option<()> {
+    /// All up to `end`. Returns how much there is behind it.
+    fn chunk(&mut self, end: Token) -> Option<usize> {
         self.tokens.next()?;
         self.block(false)?;
-        (self.tokens.token == Token::End).then_some(())
+        (self.tokens.token == end).then(|| self.tokens.left())
     }
 
     /// Statements, up to a word that ends them.
@@ -80,7 +90,7 @@ impl Parser<'_> {
 
     fn block_ends(&self) -> bool {
         use Token::*;
-        matches!(self.tokens.token, Close | Else | Elseif | Until | End)
+        matches!(self.tokens.token, Close | Else | Elseif | Until | End | Sign(b'}'))
     }
 
     fn statement(&mut self) -> Option<()> {
@@ -252,9 +262,13 @@ impl Parser<'_> {
 
     /// Expressions with commas between them.
     fn list(&mut self) -> Option<()> {
-        self.expression()?;
+        self.list_of(Self::expression)
+    }
+
+    fn list_of(&mut self, one: impl Fn(&mut Self) -> Option<()>) -> Option<()> {
+        one(self)?;
         while self.skip(b',')? {
-            self.expression()?;
+            one(self)?;
         }
         Some(())
     }
@@ -320,11 +334,7 @@ impl Parser<'_> {
     }
 
     fn name_list(&mut self) -> Option<()> {
-        self.name()?;
-        while self.skip(b',')? {
-            self.name()?;
-        }
-        Some(())
+        self.list_of(Self::name)
     }
 
     /// A new local variable.

@@ -3,6 +3,7 @@
 use core::ffi::{c_char, c_void, CStr};
 use core::ptr::NonNull;
 use core::slice;
+use std::borrow::Cow;
 
 use ngx::ffi::{
     ngx_conf_file_t, ngx_conf_log_error, ngx_conf_t, ngx_get_full_name, ngx_module_t,
@@ -55,14 +56,21 @@ impl Conf {
         }
     }
 
-    /// The directive's name.
-    pub fn directive(self) -> String {
+    /// The directive's name, which is one of ours.
+    pub fn directive(self) -> &'static str {
         // SAFETY: as in `args`; nginx calls no handler without the name in front.
         let name = unsafe {
             let args = (*self.as_ptr()).args;
             (*args).as_slice::<ngx_str_t>().first().map_or(&b""[..], |s| bytes(*s))
         };
-        String::from_utf8_lossy(name).into_owned()
+        core::str::from_utf8(name).unwrap_or_default()
+    }
+
+    /// Copies `bytes` for as long as the configuration is in use; `None` without memory.
+    pub fn keep(self, bytes: &[u8]) -> Option<&'static [u8]> {
+        let copy = self.pool()?.copy(bytes)?;
+        // SAFETY: the copy lies in the cycle's pool, as the strings of directives do.
+        Some(unsafe { super::bytes(copy) })
     }
 
     /// All modules of nginx, built in or loaded.
@@ -110,16 +118,17 @@ impl Conf {
     }
 
     /// The configuration file's name, relative to the folder of `nginx.conf` where it is in it.
-    pub fn file_name(self) -> String {
+    pub fn file_name(self) -> Cow<'static, str> {
         let Some(file) = self.file() else { return "command line".into() };
-        // SAFETY: conf_file and the cycle are live while the file is read.
+        // SAFETY: conf_file and the cycle are live while the file is read. The names lie in the
+        // cycle's pool.
         let (name, folder) = unsafe {
             (bytes((*file.as_ptr()).file.name), bytes((*(*self.as_ptr()).cycle).conf_prefix))
         };
         if name.is_empty() {
             return "command line".into();
         }
-        String::from_utf8_lossy(name.strip_prefix(folder).unwrap_or(name)).into_owned()
+        String::from_utf8_lossy(name.strip_prefix(folder).unwrap_or(name))
     }
 
     /// The number of the line that is being read.
@@ -157,7 +166,7 @@ impl Conf {
             let (used, result) = take(bytes);
             let used = &bytes[..used.min(len)];
             (*buffer).pos = (*buffer).pos.add(used.len());
-            (*file).line += used.iter().filter(|b| **b == b'\n').count();
+            (*file).line += lines(used);
             Ok(result)
         }
     }
@@ -192,6 +201,13 @@ impl Conf {
     pub fn warn(self, message: &str) {
         self.message(NGX_LOG_WARN, message);
     }
+}
+
+/// How many lines end in `bytes`. Counted in bytes of their own, of which a processor adds up
+/// sixteen at once.
+fn lines(bytes: &[u8]) -> usize {
+    let ends = |part: &[u8]| part.iter().map(|b| u8::from(*b == b'\n')).sum::<u8>();
+    bytes.chunks(u8::MAX.into()).map(|part| usize::from(ends(part))).sum()
 }
 
 /// A time as nginx reads it (`ngx_parse_time`): `60s`, `1h`, `500ms`, in milliseconds.

@@ -2,7 +2,8 @@
 
 use mlua::Lua;
 
-use super::{is_sure, MAX_LENGTH};
+use super::{is_sure, sure_block, MAX_LENGTH};
+use crate::conf::lex::Lexer;
 
 /// What is looked at as a whole: as configurations have it.
 const SOUND: &[&str] = &[
@@ -116,6 +117,28 @@ fn limits_are_left_to_the_compiler() {
     assert!(!is_sure(" ".repeat(MAX_LENGTH + 1).as_bytes()));
 }
 
+#[test]
+fn a_sure_block_ends_at_its_brace() {
+    for code in SOUND {
+        for behind in ["", "\n upstream b { server 1.2.3.4; }\n", " }", "'"] {
+            let text = [code, "\n}", behind].concat();
+            assert_eq!(sure_block(text.as_bytes()), Some(code.len() + 1), "{text}");
+        }
+        assert_eq!(sure_block(code.as_bytes()), None, "{code}");
+    }
+    for code in UNSURE {
+        let text = [code, "\n}"].concat();
+        // A brace may end it before its fault.
+        assert!(
+            sure_block(text.as_bytes()).is_none_or(|end| code[end..].starts_with('}')),
+            "{text}"
+        );
+    }
+    let longest = " ".repeat(MAX_LENGTH);
+    assert_eq!(sure_block([&longest, "} "].concat().as_bytes()), Some(MAX_LENGTH));
+    assert_eq!(sure_block([&longest, " }"].concat().as_bytes()), None);
+}
+
 /// Whatever is put together of pieces of code: what is sure to compile compiles.
 #[test]
 fn sure_code_compiles() {
@@ -135,7 +158,7 @@ fn sure_code_compiles() {
         random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (random >> 33) as usize % below
     };
-    let (mut sure, mut unsure) = (0, 0);
+    let (mut sure, mut unsure, mut blocks) = (0, 0, 0);
     for _ in 0..200_000 {
         let mut code = SOUND[next(SOUND.len())].as_bytes().to_vec();
         if next(3) == 0 {
@@ -148,10 +171,19 @@ fn sure_code_compiles() {
         }
         if is_sure(&code) {
             assert!(compiles(&lua, &code), "{}", String::from_utf8_lossy(&code));
+            // A comment at the end would hide the brace.
+            let block = [&code[..], b"\n}"].concat();
+            assert_eq!(sure_block(&block), Some(block.len() - 1));
             sure += 1;
         } else {
             unsure += 1;
         }
+        // The block's end is where whoever counts braces finds it.
+        if let Some(end) = sure_block(&code) {
+            assert!(is_sure(&code[..end]));
+            assert_eq!(Lexer::new().find_end(&code), Some(end));
+            blocks += 1;
+        }
     }
-    assert!(sure > 10_000 && unsure > 10_000, "{sure} {unsure}");
+    assert!(sure > 10_000 && unsure > 10_000 && blocks > 500, "{sure} {unsure} {blocks}");
 }

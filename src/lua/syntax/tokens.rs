@@ -53,6 +53,11 @@ impl<'a> Tokens<'a> {
         Tokens { rest: code, token: Token::End, count: 0, new_line: false }
     }
 
+    /// How much comes behind the token.
+    pub fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     /// Reads the next token.
     pub fn next(&mut self) -> Option<()> {
         self.count += 1;
@@ -62,9 +67,11 @@ impl<'a> Tokens<'a> {
             match first {
                 b'\n' | b'\r' => self.new_line = true,
                 b' ' => {
-                    // Most of what code consists of.
-                    let run = behind.iter().position(|b| *b != b' ').unwrap_or(behind.len());
-                    self.rest = &behind[run..];
+                    // Most of what code consists of: one between words, many before a line.
+                    self.rest = behind;
+                    while let Some((b"    ", more)) = self.rest.split_first_chunk() {
+                        self.rest = more;
+                    }
                     continue;
                 }
                 b'\t' | 0x0b | 0x0c => (),
@@ -187,20 +194,14 @@ fn number(text: &[u8]) -> Option<usize> {
 /// The length of a string in quotes.
 fn quoted(text: &[u8]) -> Option<usize> {
     let quote = text[0];
-    let mut at = 1;
+    let mut rest = &text[1..];
     loop {
-        at += 1;
-        match *text.get(at - 1)? {
-            b'\n' | b'\r' => return None,
-            b'\\' => {
-                at += 1;
-                if !b"abfnrtv\\\"'".contains(text.get(at - 1)?) {
-                    return None;
-                }
-            }
-            b if b == quote => return Some(at),
-            _ => (),
-        }
+        let at = rest.iter().position(|b| *b == quote || matches!(b, b'\\' | b'\n' | b'\r'))?;
+        rest = match &rest[at..] {
+            [b'\\', escaped, rest @ ..] if b"abfnrtv\\\"'".contains(escaped) => rest,
+            [end, rest @ ..] if *end == quote => return Some(text.len() - rest.len()),
+            _ => return None,
+        };
     }
 }
 
