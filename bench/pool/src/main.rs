@@ -5,10 +5,12 @@ use std::hint::black_box;
 use std::time::Instant;
 
 #[allow(dead_code)]
-#[path = "../../../src/balancer/keepalive.rs"]
-mod keepalive;
+#[path = "../../../src/balancer"]
+mod balancer {
+    pub mod keepalive;
+}
 
-use keepalive::Pool;
+use balancer::keepalive::Pool;
 
 const IDENTITIES: usize = 5_000;
 const TIMES: usize = 1_000_000;
