@@ -78,22 +78,17 @@ impl Hook {
 /// Returns whether its time was up.
 #[inline]
 pub fn run<R>(state: State, milliseconds: usize, body: impl FnOnce() -> R) -> (R, bool) {
-    if milliseconds == 0 && RUNNING.load(Relaxed).is_null() {
+    if milliseconds == 0 {
         return (body(), false);
     }
     let Some(timer) = TIMER.get_or_init(Timer::new_or_alert) else { return (body(), false) };
 
-    // A run within a run has a time of its own, and that of the outer one stands meanwhile.
-    let outer = (!RUNNING.load(Relaxed).is_null()).then(|| Outer::pause(timer));
-    begin(state.as_ptr(), milliseconds, false, None);
+    // There is no run within a run: nothing that Lua code calls comes back to a balancer.
+    begin(state.as_ptr(), milliseconds);
     timer.set(milliseconds);
     let result = body();
     timer.set(0);
-    let late = end();
-    if let Some(outer) = outer {
-        outer.resume(timer);
-    }
-    (result, late)
+    (result, end())
 }
 
 /// What is said of a run that took too long.
@@ -101,11 +96,8 @@ pub fn message(milliseconds: usize) -> String {
     format!("ran longer than balancer_by_lua_timeout ({milliseconds} ms)")
 }
 
-fn begin(state: *mut ffi::lua_State, milliseconds: usize, late: bool, before: Option<Hook>) {
-    // SAFETY: the timer stands, so the handler does not run.
-    unsafe { *BEFORE.0.get() = before };
+fn begin(state: *mut ffi::lua_State, milliseconds: usize) {
     ALLOWED.store(milliseconds, Relaxed);
-    LATE.store(late, Relaxed);
     RUNNING.store(state, Relaxed);
 }
 
@@ -120,38 +112,6 @@ fn end() -> bool {
         }
     }
     late
-}
-
-/// A timed run during which another one runs.
-struct Outer {
-    state: *mut ffi::lua_State,
-    allowed: usize,
-    left: usize,
-    before: Option<Hook>,
-}
-
-impl Outer {
-    #[cold]
-    fn pause(timer: &Timer) -> Self {
-        let left = timer.set(0);
-        let (state, allowed) = (RUNNING.load(Relaxed), ALLOWED.load(Relaxed));
-        // SAFETY: the timer stands, so the handler does not run.
-        let before = unsafe { *BEFORE.0.get() };
-        end();
-        Outer { state, allowed, left, before }
-    }
-
-    #[cold]
-    fn resume(self, timer: &Timer) {
-        let late = self.before.is_some();
-        begin(self.state, self.allowed, late, self.before);
-        if late {
-            // SAFETY: the state of the outer run is live.
-            unsafe { raise_from_now_on(self.state) };
-        }
-        // What has a limit keeps it: a time that is up is told of at once.
-        timer.set(if self.allowed > 0 { self.left.max(1) } else { 0 });
-    }
 }
 
 /// A timer that sends its thread a signal.
@@ -197,17 +157,14 @@ impl Timer {
     }
 
     /// Lets the timer run out after as many milliseconds, and again from then on; 0 stops it.
-    /// Returns how many were left before.
     ///
     /// A signal that was sent before has been handled when this returns: the kernel delivers it
     /// on the way out.
-    fn set(&self, milliseconds: usize) -> usize {
+    fn set(&self, milliseconds: usize) {
         let repeat = if milliseconds > 0 { REPEAT } else { 0 };
         let times = libc::itimerspec { it_interval: time(repeat), it_value: time(milliseconds) };
-        let mut before = libc::itimerspec { it_interval: time(0), it_value: time(0) };
-        // SAFETY: the timer lives as long as the process, and both structures during the call.
-        unsafe { libc::timer_settime(self.0, 0, &times, &mut before) };
-        before.it_value.tv_sec as usize * 1000 + before.it_value.tv_nsec as usize / 1_000_000
+        // SAFETY: the timer lives as long as the process, and the structure during the call.
+        unsafe { libc::timer_settime(self.0, 0, &times, ptr::null_mut()) };
     }
 }
 
