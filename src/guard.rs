@@ -22,6 +22,7 @@ pub fn quiet(body: impl FnOnce()) {
 
 /// A place that panics once when it was told to; for t/panics.t, and nothing in any other build.
 #[inline]
+#[track_caller]
 pub fn panic_point(name: &str) {
     #[cfg(feature = "panic-points")]
     points::reach(name);
@@ -41,6 +42,7 @@ pub mod points {
         ARMED.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    #[track_caller]
     pub fn reach(name: &str) {
         let hit = *armed() == name;
         if hit {

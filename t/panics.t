@@ -59,6 +59,18 @@ sub ask {
 }
 
 is(ask('/tls'), "200 $worker", 'at first');
+# Where each place is: file, line and column of the call.
+my %place;
+for my $file (split ' ', `find src -name '*.rs'`) {
+    my $number = 0;
+    for my $line (split /\n/, slurp($file)) {
+        $number++;
+        push @{$place{$2}}, "$file:$number:" . (1 + length $1) if $line =~ /^(\s*)panic_point\("(\w+)"\)/;
+    }
+}
+is(join(' ', map "$_:" . @{$place{$_}}, sort keys %place), 'api:1 free:1 get:1 init_peer:1 set_session:1',
+    'each place is one');
+
 for my $case (
     # The request that tells, the one that is hit if it is another, and what they are answered.
     ['api', '/?at=api', 500],
@@ -74,7 +86,7 @@ for my $case (
     }
     my $log = substr $nginx->log, $before;
     is(scalar(() = $log =~ /\[alert\]/g), 1, "$name: one alert") or diag($log);
-    like($log, qr{\[alert\] .*lua balancer: internal error: panicked at src/\S+\.rs:\d+:\d+:\s+told to panic at $name},
+    like($log, qr{\[alert\] .*lua balancer: internal error: panicked at \Q$place{$name}[0]\E:\s+told to panic at $name},
         "$name: which says where");
     is(ask($_), "200 $worker", "$name: the same worker serves $_") for qw(/ /tls / /tls);
 }
