@@ -7,6 +7,7 @@ pub mod call;
 pub mod chunk;
 pub mod current;
 pub mod memory;
+mod recursion;
 pub mod stack;
 pub mod syntax;
 pub mod timeout;

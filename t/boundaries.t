@@ -42,6 +42,99 @@ local cases = {
         local function f() return assert(coroutine.resume(coroutine.create(f))) end
         f()
     end,
+    -- The same by way of all that may stand between two coroutines.
+    deep_wrap_in_pcall = function()
+        local function f() local ok, err = pcall(coroutine.wrap(f)) error(err, 0) end
+        f()
+    end,
+    deep_wrap_in_xpcall = function()
+        local function f() local ok, err = xpcall(coroutine.wrap(f), function(e) return e end) error(err, 0) end
+        f()
+    end,
+    deep_wrap_in_handler = function()
+        local deepest
+        local function f()
+            local ok, err = pcall(coroutine.wrap(function() return xpcall(error, f) end))
+            deepest = deepest or not ok and err
+        end
+        f()
+        error(deepest, 0)
+    end,
+    deep_wrap_in_gsub = function()
+        local function f() return (("x"):gsub("x", function() return coroutine.wrap(f)() end)) end
+        f()
+    end,
+    deep_wrap_as_callback = function()
+        local function f() return (("x"):gsub("x", coroutine.wrap(f))) end
+        f()
+    end,
+    deep_wrap_in_sort = function()
+        local function f() table.sort({ 1, 2, 3 }, coroutine.wrap(f)) end
+        f()
+    end,
+    deep_wrap_in_index = function()
+        local t = setmetatable({}, {})
+        getmetatable(t).__index = function(_, k) return coroutine.wrap(function() return t[k] end)() end
+        return t.x
+    end,
+    deep_wrap_in_tostring = function()
+        local t = setmetatable({}, {})
+        getmetatable(t).__tostring = function()
+            return coroutine.wrap(function() return ("%s"):format(t) end)()
+        end
+        return tostring(t)
+    end,
+    deep_wrap_in_load = function()
+        local function f() assert(load(coroutine.wrap(f))) end
+        f()
+    end,
+    deep_wrap_in_callback = function()
+        local cb
+        cb = ffi.cast("int (*)(int)", function() return coroutine.wrap(function() return cb(1) end)() end)
+        local ok, err = pcall(cb, 1)
+        cb:free()
+        error(err, 0)
+    end,
+    deep_mixture = function()
+        local n = 0
+        local function f()
+            n = n + 1
+            if n % 3 == 0 then return (("x"):gsub("x", f)) end
+            if n % 3 == 1 then return coroutine.wrap(f)() end
+            local ok, err = pcall(f)
+            error(err, 0)
+        end
+        f()
+    end,
+    -- Coroutines that were begun side by side, and go on within one another.
+    deep_chain = function()
+        local chain = {}
+        for i = 1, 5000 do
+            chain[i] = coroutine.wrap(function()
+                coroutine.yield()
+                return chain[i + 1] and chain[i + 1]()
+            end)
+            chain[i]()
+        end
+        chain[1]()
+    end,
+    deep_sieve = function()
+        local function filter(prime, numbers)
+            return coroutine.wrap(function()
+                for n in numbers do if n % prime ~= 0 then coroutine.yield(n) end end
+            end)
+        end
+        local numbers = coroutine.wrap(function() for n = 2, 1e15 do coroutine.yield(n) end end)
+        while true do numbers = filter(numbers(), numbers) end
+    end,
+    deep_compiled = function()
+        local n = 0
+        local function f()
+            for i = 1, 200 do n = n + i % 3 end
+            return assert(coroutine.resume(coroutine.create(f)))
+        end
+        f()
+    end,
     yield_over_pcall = function()
         local co = coroutine.wrap(function() pcall(coroutine.yield, 7) return 8 end)
         assert(co() == 7 and co() == 8)
@@ -50,6 +143,54 @@ local cases = {
     recursion = function() local function f() return 1 + f() end f() end,
     deep_pcall = function() local function f() local ok, err = pcall(f) error(err, 0) end f() end,
     deep_gsub = function() local function f() return (("x"):gsub("x", f)) end f() end,
+    -- The most levels that LuaJIT's own stack has room for.
+    deep_gsub_direct = function()
+        local gsub = string.gsub
+        local function f(x) return gsub(x, "x", f) end
+        f("x")
+    end,
+    deep_format = function()
+        local format, t = string.format, setmetatable({}, {})
+        getmetatable(t).__tostring = function() return format("%s", t) end
+        return tostring(t)
+    end,
+    deep_foreach = function() local function f() table.foreach({ 1 }, f) end f() end,
+    deep_reader = function() local function f() assert(load(f)) end f() end,
+    deep_require = function()
+        local n = 0
+        local function f() n = n + 1 require("none" .. n) end
+        setmetatable(package.preload, { __index = function() return f end })
+        local ok, err = pcall(f)
+        setmetatable(package.preload, nil)
+        error(err, 0)
+    end,
+    deep_callback = function()
+        local cb
+        cb = ffi.cast("int (*)(int)", function() return 1 + cb(1) end)
+        local ok, err = pcall(cb, 1)
+        cb:free()
+        error(err, 0)
+    end,
+    deep_call = function()
+        local t = setmetatable({}, {})
+        getmetatable(t).__call = function() return 1 + t() end
+        return t()
+    end,
+    deep_concat = function()
+        local t = setmetatable({}, {})
+        getmetatable(t).__concat = function() return 1 + (t .. t) end
+        return t .. t
+    end,
+    deep_compare = function()
+        local mt = {}
+        local a, b = setmetatable({}, mt), setmetatable({}, mt)
+        mt.__lt = function() table.sort({ a, b }) return true end
+        return a < b
+    end,
+    deep_tables = function() assert(loadstring("return " .. ("{"):rep(1e5) .. ("}"):rep(1e5))) end,
+    deep_blocks = function() assert(loadstring(("do "):rep(1e5) .. ("end "):rep(1e5))) end,
+    deep_powers = function() assert(loadstring("return " .. ("a^"):rep(1e5) .. "a")) end,
+    deep_pattern = function() return ("a"):rep(1e5):find((".-"):rep(1e5) .. "b") end,
     deep_index = function()
         local t = setmetatable({}, {})
         getmetatable(t).__index = function(_, k) return t[k .. "x"] end
@@ -189,6 +330,14 @@ local cases = {
         proxy(function() local function f() return 1 + f() end f() end)
         collectgarbage()
     end,
+    gc_coroutines = function()
+        local function again()
+            proxy(function() coroutine.wrap(again)() end)
+            collectgarbage()
+            collectgarbage()
+        end
+        again()
+    end,
     gc_yields = function() proxy(coroutine.yield) coroutine.wrap(collectgarbage)() end,
     gc_no_memory = function() proxy(function() return ("x"):rep(2 ^ 31 - 1) end) collectgarbage() end,
     gc_nothing = function() proxy(function() error() end) collectgarbage() end,
@@ -229,6 +378,84 @@ local cases = {
             assert(not pcall(unpack(bad)))
         end
     end,
+    -- There may be no room to tell of it.
+    ok_deep_finalizers = function()
+        local function again() proxy(function() again() end) collectgarbage() collectgarbage() end
+        pcall(again)
+    end,
+    ok_coroutines = function()
+        local create, resume, wrap, yield = coroutine.create, coroutine.resume, coroutine.wrap, coroutine.yield
+        local function gives(n, ...)
+            assert(select("#", ...) == n, select("#", ...))
+            return ...
+        end
+        -- Values, nil among them, in each direction.
+        local co = create(function(...)
+            gives(3, ...)
+            local a, b = gives(2, yield(nil, ..., nil))
+            assert(a == nil and b == 5)
+            return nil, nil
+        end)
+        assert(select(2, gives(4, resume(co, nil, 2, nil))) == nil and coroutine.status(co) == "suspended")
+        gives(3, resume(co, nil, 5))
+        assert(coroutine.status(co) == "dead")
+        local function is(what, ...)
+            local _, err = gives(2, ...)
+            assert(_ == false and err == what, tostring(err))
+        end
+        is("cannot resume dead coroutine", resume(co))
+        is("cannot resume dead coroutine", resume(co, 1, 2))
+        local itself
+        itself = create(function() return resume(itself) end)
+        assert(select(3, resume(itself)) == "cannot resume running coroutine")
+        local outer
+        outer = create(function()
+            return resume(create(function() return coroutine.status(outer), resume(outer) end))
+        end)
+        local t = { resume(outer) }
+        assert(t[3] == "normal" and t[4] == false and t[5] == "cannot resume running coroutine")
+        -- Errors: anything, unchanged, and a text with the places that it came by.
+        for _, value in ipairs { 1, true, {}, print } do
+            is(value, resume(create(error), value, 0))
+            is(value, pcall(wrap(error), value, 0))
+        end
+        is(nil, pcall(wrap(error)))
+        local here = debug.getinfo(1, "S").short_src
+        local line = debug.getinfo(1, "l").currentline + 1
+        local ok, err = pcall(function() wrap(function() error("text") end)() end)
+        assert(err == ("%s:%d: %s:%d: text"):format(here, line, here, line), err)
+        is("bad argument #1 to '?' (coroutine expected)", pcall(resume))
+        is("bad argument #1 to '?' (function expected, got no value)", pcall(wrap))
+        is("cannot resume dead coroutine", pcall((function()
+            local f = wrap(function() end)
+            f()
+            return f
+        end)()))
+        is("bad argument #1 to 'resume' (coroutine expected)", pcall(function()
+            local ok, err = pcall(function() local x = coroutine.resume(1) return x end)
+            error(err:gsub("^.-:%d+: ", ""), 0)
+        end))
+        -- Many values, and not too many coroutines within one another.
+        gives(7001, resume(create(function(...) return ... end), unpack({}, 1, 7000)))
+        local function nest(n) return n == 0 and 0 or 1 + wrap(nest)(n - 1) end
+        assert(nest(1000) == 1000 and not pcall(nest, 1001))
+        for _ = 1, 3 do
+            local function f() return wrap(f)() end
+            is("C stack overflow", pcall(f))
+        end
+        assert(nest(1000) == 1000)
+        local n = 0
+        for i, square in wrap(function() for i = 1, 1000 do yield(i, i * i) end end) do
+            assert(square == i * i)
+            n = n + 1
+        end
+        assert(n == 1000)
+        is("bad argument #3 to '?' (string/function/table expected)", pcall(string.gsub, "a", "b"))
+        assert(("hello"):gsub("(l)(l)", "%2-%1", 1) == "hel-lo")
+        local level = create(function() local x = yield() end)
+        resume(level)
+        assert(debug.traceback(level):find("'yield'", 1, true))
+    end,
     ok_coroutine = function()
         local co = coroutine.wrap(function()
             local ok = pcall(coroutine.yield, 1)
@@ -238,6 +465,11 @@ local cases = {
     end,
 }
 local case = ngx.var.arg_case
+if case:find("^deep_wrap") or ({ deep_chain = 1, deep_reader = 1, deep_sieve = 1 })[case] then
+    -- The text has grown by a place at each coroutine: its end tells.
+    local ok, err = pcall(cases[case])
+    error(tostring(err):sub(-40), 0)
+end
 cases[case]()
 if case ~= "ok_coroutine" then
     require("ngx.balancer").set_current_peer("127.0.0.1", PORT)
@@ -264,9 +496,13 @@ my %message = (
     peer_in_coroutine => qr/after the peer/,
     api_in_tostring => qr{at /},
 );
-# A coroutine in a coroutine without end takes memory until there is none, of the C stack too.
-my %needs_limit = map { $_ => 1 } qw(deep_coroutines deep_resume);
 my @cases = grep !/^(?:ok|gc)_?/, sort $lua =~ /^    (\w+) = function/mg;
+for (grep /^deep_/, @cases) {
+    $message{$_} //= /^deep_(?:load|tables|blocks|powers)$/ ? qr/chunk has too many syntax levels|attempt to call a nil value/
+        : /^deep_pattern$/ ? qr/pattern too complex/
+        # Where there is no room for a traceback either.
+        : qr/stack overflow|error in error handling/;
+}
 
 my %finalizer = (
     gc_proxy => qr/of a proxy/,
@@ -281,6 +517,7 @@ my %finalizer = (
     gc_in_recursion => qr/within a recursion/,
     gc_nested => qr/with others in it/,
     gc_overflows => qr/stack overflow/,
+    gc_coroutines => qr/C stack overflow/,
     gc_yields => qr/attempt to yield/,
     gc_no_memory => qr/not enough memory/,
     gc_nothing => qr/\(error object is a nil value\)/,
@@ -290,8 +527,11 @@ my %finalizer = (
     gc_lines => qr/first\n/,
 );
 
-for my $settings ('', 'lua_code_cache off;', 'lua_memory_limit 64m; balancer_by_lua_timeout 10s;') {
+my $small_stack = '# with a stack of 8 MB';
+for my $settings ('', 'lua_code_cache off;', 'lua_memory_limit 64m; balancer_by_lua_timeout 10s;', $small_stack) {
     my $name = $settings || 'by default';
+    # No worker can have more, then; this process neither, until it ends.
+    $settings eq $small_stack && system("prlimit --stack=8388608:8388608 --pid $$") && die 'no prlimit';
     $nginx->conf(<<"EOC" . backend($lua));
 $settings
 lua_package_path "\$prefix/lua/?.lua;;";
@@ -300,7 +540,7 @@ EOC
     $nginx->start;
     serves($nginx, 'ok', "$name: init_worker has failed, the worker serves");
     like($nginx->log, qr/\[error\] .*init_worker_by_lua error: init_worker fails/, "$name: which is told");
-    for my $case (grep { $settings =~ /memory/ || !$needs_limit{$_} } @cases) {
+    for my $case (grep { $settings ne $small_stack || /^deep_/ } @cases) {
         my $log = fails($nginx, $case, $name);
         is(scalar(() = $log =~ /failed to run balancer_by_lua/g), 1, "$name: $case: one error line") or diag(substr $log, 0, 1500);
         my $message = $message{$case} // qr/./;
@@ -309,7 +549,7 @@ EOC
         cmp_ok(length $log, '<', 8192, "$name: $case: of bounded length");
         serves($nginx, 'ok', "$name: after $case");
     }
-    for my $case (sort keys %finalizer) {
+    for my $case (grep { $settings ne $small_stack || /coroutines/ } sort keys %finalizer) {
         my $before = length $nginx->log;
         serves($nginx, $case, "$name: $case");
         # A VM of the request's own has its finalizers run when it is closed.
@@ -322,6 +562,8 @@ EOC
         unlike($log, qr{^2026/01/01}m, "$name: $case: no line is forged");
     }
     serves($nginx, 'ok_finalizers', "$name: finalizers without errors");
+    serves($nginx, 'ok_deep_finalizers', "$name: finalizers within finalizers");
+    serves($nginx, 'ok_coroutines', "$name: coroutines are what they are in LuaJIT");
     serves($nginx, 'ok_coroutine', "$name: a coroutine that yields across pcall and sets the peer");
     unlike($nginx->said, qr/exited on signal|internal error|ERROR in finalizer/, "$name: nothing worse");
     $nginx->stop;

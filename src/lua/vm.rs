@@ -8,6 +8,7 @@ use mlua::{ffi, Function, Lua, RegistryKey, Table};
 
 use super::call;
 use super::memory::{size_text, Limit};
+use super::{recursion, stack};
 use crate::api;
 
 /// The lua_State that raw calls work on.
@@ -69,6 +70,7 @@ impl Drop for Owner {
 impl Vm {
     /// Makes a VM and loads the API into it. The error is a message for the user.
     pub fn new() -> Result<Self, String> {
+        stack::prepare();
         let owner = Owner::new().ok_or("no memory for a Lua VM")?;
         let state = owner.state;
         // SAFETY: the state is fresh. All libraries are opened, FFI too: the code that the VM
@@ -165,12 +167,15 @@ impl Vm {
     }
 }
 
-/// Opens LuaJIT's libraries.
+/// Opens LuaJIT's libraries, and bounds what they let recurse.
 ///
 /// Not in `guard`: it calls nothing but LuaJIT, whose errors pass through.
 unsafe extern "C-unwind" fn open_libraries(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: LuaJIT calls it with the fresh state.
-    unsafe { ffi::luaL_openlibs(state) };
+    unsafe {
+        ffi::luaL_openlibs(state);
+        recursion::bound(state);
+    }
     0
 }
 
