@@ -10,7 +10,7 @@ use crate::nginx::settings::{Changes, Timeouts, TlsChanges};
 impl PeerData {
     /// Puts the settings of this try in place: timeouts, and the TLS name that Lua gave. Comes
     /// after everybody who tells locations apart by their settings.
-    #[inline]
+    #[inline(always)]
     pub fn borrow_settings(&self) {
         let timeouts = self.timeouts.get();
         // A try with TLS has that, too.
@@ -21,6 +21,7 @@ impl PeerData {
         }
     }
 
+    #[inline(never)]
     fn borrow_with_tls(&self, timeouts: Timeouts) {
         #[cfg(not(ngx_feature = "http_ssl"))]
         let tls = None;
