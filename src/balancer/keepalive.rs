@@ -100,9 +100,10 @@ impl<T, const LINKS: usize> Nodes for By<'_, T, LINKS> {
 /// never written to takes none; a list that grew by doubling would leave its smaller ones behind.
 #[cold]
 fn reserve<T>(list: &mut Vec<T>, capacity: usize, each: usize) {
-    const MAX: usize = 16 * 1024;
+    // More could come as one huge page, which is there as a whole.
+    let most = (1 << 20) / size_of::<T>();
     // Without memory for all there may be enough for one.
-    let _ = list.try_reserve_exact(capacity.min(MAX).saturating_mul(each));
+    let _ = list.try_reserve_exact(capacity.saturating_mul(each).min(most));
 }
 
 impl<T> Pool<T> {
