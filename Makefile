@@ -45,7 +45,7 @@ test-vendored: setup-test ## the unit tests and t/vendored.t with a LuaJIT that 
 	@STOCK=stock scripts/nginx-tree
 	@STOCK=vendored scripts/build-module
 	@STOCK=vendored scripts/unittest
-	@STOCK=vendored scripts/run-tests $(or $(T),t/vendored.t t/set_current_peer.t t/error.t t/timeout.t t/boundaries.t)
+	@STOCK=vendored scripts/run-tests $(or $(T),t/vendored.t t/set_current_peer.t t/error.t t/timeout.t t/memory_limit.t t/boundaries.t)
 
 .PHONY: soak
 soak: setup-test all ## t/soak.t at length: SOAK requests in each way to keep connections

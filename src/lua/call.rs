@@ -45,18 +45,24 @@ pub fn run(
         on_error(late.unwrap_or_default().as_bytes());
         return Err(Failed);
     }
+    let passed = vm.limit_passed();
+    let no_memory = status == ffi::LUA_ERRMEM || passed.is_some();
     // SAFETY: a failed pcall leaves one value on the stack: the message.
     unsafe {
-        let message = message(vm.state());
+        let message = match status {
+            // Neither had the handler any.
+            ffi::LUA_ERRERR if no_memory => b"not enough memory",
+            _ => message(vm.state()),
+        };
         let late = late.filter(|late| !message.windows(late.len()).any(|w| w == late.as_bytes()));
-        let prefix = late.map(|late| late + ": ").or_else(|| vm.limit_passed());
+        let prefix = late.map(|late| late + ": ").or(passed);
         match prefix {
             Some(prefix) => on_error(&[prefix.as_bytes(), message].concat()),
             None => on_error(message),
         }
         ffi::lua_settop(state, -2);
     }
-    if status == ffi::LUA_ERRMEM {
+    if no_memory {
         // What the failed call has left is garbage now: the next one is to find room.
         collect_garbage(vm);
     }

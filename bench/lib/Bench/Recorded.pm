@@ -7,7 +7,7 @@ use Bench::Proc;
 use Bench::Stats;
 
 # What two runs of one binary differ by.
-use constant NOISE => 40;
+use constant NOISE => 15;
 
 # All that the counts depend on besides this module: the programs, and which of its copies of
 # memcpy and the like the C library takes.
