@@ -9,8 +9,11 @@ use core::hash::{BuildHasher, Hasher};
 
 use rustc_hash::FxBuildHasher;
 
-/// How many addresses are remembered. One of IPv4 takes some 50 bytes.
+/// How many addresses are remembered. One of IPv4 takes some 50 bytes with its place in the table.
 const MAX: usize = 16 * 1024;
+
+/// How many bytes most of them take, without that place.
+const MOSTLY: usize = 40;
 
 /// A bounded memory of parsed addresses.
 #[derive(Default)]
@@ -113,6 +116,11 @@ impl Addresses {
             self.table.fill(FREE);
             self.count = 0;
             self.bytes.clear();
+        }
+        if self.bytes.capacity() == 0 {
+            // Grown by doubling, up to half of it would be empty, and smaller ones left behind.
+            // Memory that is never written to takes none.
+            let _ = self.bytes.try_reserve_exact(MAX * MOSTLY);
         }
         let apart = !address.name.starts_with(text);
         let Ok(at) = u32::try_from(self.bytes.len()) else { return };

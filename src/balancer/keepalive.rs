@@ -222,6 +222,12 @@ impl<T> Pool<T> {
         evicted
     }
 
+    /// The connection that was put in longest ago.
+    pub fn oldest(&self) -> Option<(Place, &T)> {
+        let n = self.recent.last();
+        Some((Place(n), self.slots.get(n as usize)?.value.as_ref()?))
+    }
+
     /// Takes a connection out from where it is: the peer has closed it, or it has been idle for
     /// too long.
     pub fn remove(&mut self, place: Place) -> Option<T> {

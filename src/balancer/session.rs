@@ -144,6 +144,7 @@ impl MainConf {
             }
         }
         if let Ok(mut own) = self.sessions().try_borrow_mut() {
+            own.forget_expired(Session::is_expired);
             own.put(identity, session);
         }
     }

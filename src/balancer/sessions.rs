@@ -26,6 +26,13 @@ impl<T: Clone> Sessions<T> {
         let _ = self.0.put(identity, None, |_| session);
     }
 
+    /// Forgets those used longest ago that are of no more use.
+    pub fn forget_expired(&mut self, is_expired: impl Fn(&T) -> bool) {
+        while let Some((place, _)) = self.0.oldest().filter(|(_, session)| is_expired(session)) {
+            drop(self.0.remove(place));
+        }
+    }
+
     /// Forgets the session of this identity.
     pub fn remove(&mut self, identity: &[u8]) {
         drop(self.0.take(identity));
@@ -65,6 +72,19 @@ mod tests {
         assert_eq!(sessions.get(b"a"), Some(1));
         sessions.put(b"c", 3);
         assert_eq!((sessions.get(b"b"), sessions.get(b"a"), sessions.count()), (None, Some(1), 2));
+    }
+
+    #[test]
+    fn expired_ones_leave_from_the_end() {
+        let mut sessions = Sessions::new(4);
+        for (identity, expires) in [(b"a", 1), (b"b", 2), (b"c", 9), (b"d", 3)] {
+            sessions.put(identity, expires);
+        }
+        sessions.forget_expired(|expires| *expires < 5);
+        let left = [b"a", b"b", b"c", b"d"].map(|identity| sessions.get(identity));
+        assert_eq!(left, [None, None, Some(9), Some(3)]);
+        sessions.forget_expired(|_| true);
+        assert_eq!(sessions.count(), 0);
     }
 
     #[test]

@@ -121,14 +121,20 @@ impl Locked {
         Ok(())
     }
 
-    /// Keeps a value instead of what `key` had. The least recently used ones make room; false when
-    /// there is none for it.
+    /// Keeps a value instead of what `key` had. The least recently used ones leave while they have
+    /// expired, and to make room; false when there is none for it.
     pub fn put(&mut self, hash: u64, key: &[u8], value: &[u8], check: u64, expires: i64) -> bool {
         self.forget(hash, key);
         let size = mem::size_of::<Entry>() + key.len() + value.len();
         // SAFETY: the pool is locked, and the last entry is linked; a fresh one is written whole
         // before it is linked.
         unsafe {
+            while let Some(last) = (*self.table).last.as_mut() {
+                if last.expires > ngx_time() {
+                    break;
+                }
+                self.remove(last);
+            }
             let mut entry = ngx_slab_alloc_locked(self.pool, size).cast::<Entry>();
             while entry.is_null() && !(*self.table).last.is_null() {
                 self.remove((*self.table).last);
