@@ -120,6 +120,9 @@ EOC
     { name => 'TLS sessions, shared', slow => 1, scheme => 'https', pool => $none, location => $secure,
         http => 'lua_balancer_ssl_session_cache shared:tls:128k; lua_balancer_ssl_sessions 8;',
         lua => qq{balancer.set_current_peer("unix:$root/closed-tls.sock", nil, "n" .. n % 20 .. ".example")} },
+    { name => 'TLS sessions, a new name each', slow => 1, first => 2_000, scheme => 'https', pool => $none, location => $secure,
+        http => 'lua_balancer_ssl_session_cache shared:tls:128k;',
+        lua => qq{balancer.set_current_peer("unix:$root/closed-tls.sock", nil, "n" .. n .. ".example")} },
     { name => 'ngx.ctx', lua => 'ngx.ctx.n = n ngx.ctx[n] = { n } good() assert(ngx.ctx.n == n)' },
     { name => 'ngx.var', lua => <<'EOC' },
         ngx.var.value = n .. ngx.var.uri .. ngx.var.remote_addr
