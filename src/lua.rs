@@ -3,6 +3,7 @@
 //! What is set up once goes through `mlua`; what runs for each request works on the stack itself,
 //! in [`call`].
 
+pub mod bytecode;
 pub mod call;
 pub mod chunk;
 pub mod current;

@@ -36,6 +36,15 @@ upstream backend {
     server 0.0.0.1;
     balancer_by_lua_file lua/balance.lua;
 }
+upstream where {
+    balancer_by_lua_block {
+        local balancer = require "ngx.balancer"
+        local place = debug.getinfo(balancer.set_current_peer, "S")
+        local _, err = pcall(balancer.set_timeouts, -1)
+        ngx.var.said = place.source .. " " .. place.linedefined .. " " .. err
+        balancer.set_current_peer("127.0.0.1", ${\port(1)})
+    }
+}
 upstream inline {
     balancer_by_lua_block {
         runs = (runs or 0) + 1
@@ -49,6 +58,7 @@ server {
     add_header X-Said \$said always;
     location / { proxy_pass http://backend; }
     location /inline { proxy_pass http://inline; }
+    location /where { proxy_pass http://where; }
 }
 server { listen 127.0.0.1:${\port(1)}; return 200 "peer one"; }
 EOC
@@ -87,6 +97,11 @@ for my $cache ('', 'lua_code_cache on;') {
 
 begin('lua_code_cache off;');
 like($nginx->said, qr{\[alert\] .*lua_code_cache is off; this will hurt performance in \S+/nginx\.conf:7}, 'off: an alert says so');
+# The API is compiled for the first VMs of a process, and kept as bytecode for those after them.
+my ($place) = $nginx->get('/where', port(0))->{head} =~ /^X-Said: (.*?)\r?$/m;
+like($place, qr/^=ngx\.balancer \d+ bad connect timeout$/, 'off: the API has its names and lines');
+says('off: in each VM', $place, '/where') for 1 .. 3;
+
 says('off: the first request; its tries share a VM', 'first part1 2 init1 1');
 says('off: the second request has a VM of its own', 'first part1 2 init1 1');
 balance('second');

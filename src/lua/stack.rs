@@ -26,6 +26,10 @@ const ABOVE: usize = 1 << 20;
 /// Where the part of the stack ends that code may use which is asked; 0 is not known yet.
 static FLOOR: AtomicUsize = AtomicUsize::new(0);
 
+/// Where the stack begins; 0 is not known yet. A worker has it from its master: the C library reads
+/// all of `/proc/self/maps` to tell, and `fork` leaves the stack where it is.
+static TOP: AtomicUsize = AtomicUsize::new(0);
+
 /// Lets the stack of the worker's thread grow as far as LuaJIT may need it.
 pub fn raise_limit() {
     if let Some(mut limit) = limit() {
@@ -54,7 +58,13 @@ pub fn has_room() -> bool {
 fn measure() {
     // Not even a larger stack is sure to have more room below it.
     let size = limit().map_or(0, |limit| limit.rlim_cur).min(WANTED as libc::rlim_t) as usize;
-    let top = top().unwrap_or(here() + ABOVE.min(size / 8));
+    if TOP.load(Relaxed) == 0 {
+        TOP.store(top().unwrap_or(0), Relaxed);
+    }
+    let top = match TOP.load(Relaxed) {
+        0 => here() + ABOVE.min(size / 8),
+        known => known,
+    };
     FLOOR.store(top.saturating_sub(usable(size)), Relaxed);
 }
 

@@ -8,7 +8,7 @@ use mlua::{ffi, Function, Lua, RegistryKey, Table};
 
 use super::call;
 use super::memory::{size_text, Limit};
-use super::{recursion, stack};
+use super::{bytecode, recursion, stack};
 use crate::api;
 
 /// The lua_State that raw calls work on.
@@ -184,10 +184,7 @@ unsafe extern "C-unwind" fn open_libraries(state: *mut ffi::lua_State) -> c_int 
 fn set_up(lua: &Lua) -> mlua::Result<(Function, RegistryKey)> {
     let package: Table = lua.globals().get("package")?;
     let preload: Table = package.get("preload")?;
-    for module in api::MODULES {
-        let loader = lua.load(module.source).set_name(module.chunk_name());
-        preload.set(module.name, loader.into_function()?)?;
-    }
+    bytecode::each(lua, |name, loader| preload.set(name, loader))?;
 
     // Index 0 starts luaL_unref's list of free numbers; set here, it is never made later.
     let tables = lua.create_table()?;
