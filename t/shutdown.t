@@ -44,7 +44,11 @@ sub configure {
         balancer.set_current_peer("127.0.0.1", slow and ${\port(2)} or ${\port(1)})
         keep()
 EOC
-init_by_lua_block { version = "@{[$more{version} // 'first']}" }
+init_by_lua_block {
+    version = "@{[$more{version} // 'first']}"
+    @{[$more{init} // '']}
+}
+@{[$more{init_worker} ? "init_worker_by_lua_block { $more{init_worker} }" : '']}
 server {
     listen 127.0.0.1:${\port(0)};
     location / {
@@ -282,6 +286,36 @@ for my $signal (qw(TERM QUIT INT)) {
         is("@left", '', "$what: the processes are gone");
         is("@status", '', "$what: their status is 0");
         is(join("\n", @odd), '', "$what: nothing odd in the log") or diag("SHUTDOWN_SEED=$seed");
+    }
+}
+
+# A signal that comes while Lua starts. nginx without a master does not see such a one before its next event.
+for my $signal (qw(TERM QUIT INT)) {
+    for my $phase (qw(init_worker init)) {
+        my ($mode, $what) = ($modes[0], "$signal while $phase runs");
+        my $nginx = Nginx->new;
+        # Less than the second after which a master kills.
+        my $busy = q{
+            ngx.log(ngx.ERR, "Lua is busy")
+            ngx.update_time()
+            local finish = ngx.now() + 0.4
+            repeat ngx.update_time() until ngx.now() > finish
+        };
+        # nginx takes signals once it has read its first configuration.
+        my $again = $phase eq 'init';
+        configure($nginx, $mode, $ways[0], $again ? () : ($phase => $busy));
+        $nginx->start;
+        my $pid = $nginx->pid;
+        if ($again) {
+            configure($nginx, $mode, $ways[0], $phase => $busy);
+            kill 'HUP', $pid;
+        }
+        ok(poll { $nginx->logged('Lua is busy') }, "$what: it runs");
+        my @pids = ($pid, workers($mode, $pid));
+        kill $signal, $pid;
+        is(left(@pids), '', "$what: the processes are gone");
+        is(status_of($nginx, $mode, $pid), 0, "$what: the exit status is 0");
+        nothing_odd($nginx, $what);
     }
 }
 

@@ -3,6 +3,7 @@ package Bench::Readme;
 use strict;
 use warnings;
 use utf8;
+use Text::Wrap ();
 use Bench::Proc;
 
 my @VERSIONS = qw(1.22.1 1.30.6);
@@ -48,7 +49,7 @@ sub results {
     for (grep { /^\|/ } split /\n/, $text) {
         my ($title, @cells) = cells($_);
         if (@cells == 3 && $cells[2] eq 'missed') {
-            push @{ $result{missed} }, "$title: $cells[1] instead of $cells[0]";
+            push @{ $result{missed} }, [$title, $cells[0], $cells[1]];
         }
         next if @cells != 6;
         $scenario = $title if $title ne '';
@@ -61,11 +62,12 @@ sub results {
 sub text {
     my @results = map { results($_) } @VERSIONS;
     my $newest = $results[-1];
+    local $Text::Wrap::columns = 112;
     my $text = "![Instructions a request above plain nginx, and requests/s with TLS, of lua-nginx-module and this module](bench/results/$VERSIONS[-1].svg)\n\n"
-        . "Measured on $newest->{date} with `make bench` and `STOCK=sid make bench` ($newest->{machine}; client, nginx and\n"
-        . "peers on the same cores, over loopback): \l$newest->{rounds}. “C” is lua-nginx-module, "
-        . join(' and ', map { "$_->{peer} on $_->{nginx}" } @results)
-        . ".\nSpreads, ratios and all lines are in [bench/results](bench/results).\n\n"
+        . Text::Wrap::fill('', '', "Measured on $newest->{date} with `make bench` and `STOCK=sid make bench` ($newest->{machine}; client, nginx and "
+            . "peers on the same cores, over loopback): \l$newest->{rounds}. “C” is lua-nginx-module, "
+            . join(' and ', map { "$_->{peer} on $_->{nginx}" } @results)
+            . '. Spreads, ratios and all lines are in [bench/results](bench/results).') . "\n\n"
         . '| | ' . join(' | ', map { "plain $_ | C | this module" } @VERSIONS) . " |\n|---|" . '--:|' x (3 * @VERSIONS) . "\n";
     for (@ROWS) {
         my ($scenario, $line, $n, $name) = @$_;
@@ -75,9 +77,10 @@ sub text {
         } @results) . " |\n";
     }
     $text .= "\nEach file of results ends with what these figures are wanted to be. ";
-    my @missed = map { my $result = $_; map { "- $result->{nginx}, $_" } @{ $result->{missed} // [] } } @results;
+    my @missed = map { my $result = $_; map { [$result->{nginx}, @$_] } @{ $result->{missed} // [] } } @results;
     $text .= @missed
-        ? "Missed, for the reasons in\n[docs/performance.md](docs/performance.md#what-is-missed):\n\n" . join("\n", @missed) . "\n"
+        ? "These are missed, for the reasons in\n[docs/performance.md](docs/performance.md#what-is-missed):\n\n"
+            . "| | | wanted | measured |\n|---|---|--:|--:|\n" . join('', map { '| ' . join(' | ', @$_) . " |\n" } @missed)
         : "All of it is reached.\n";
     return $text;
 }

@@ -50,7 +50,7 @@ sub table {
         my $is = !defined $figure ? undef : $of eq 'ours' && $bound >= 10 ? sprintf('%.0f', $figure) : sprintf('%.2f', $figure);
         my $reached = !defined $is ? 'not measured'
             : ($relation eq 'at most' ? $is <= $bound : $is >= $bound) ? 'reached' : 'missed';
-        $table .= '| ' . join(' | ', ($titles->{$scenario} // $scenario) . ": $line$OF{$of}", "$relation " . number($bound),
+        $table .= '| ' . join(' | ', ($titles->{$scenario} // $scenario) . ': ' . ($line =~ /^above/ && 'instructions ') . "$line$OF{$of}", "$relation " . number($bound),
             defined $is ? number($is) : '–', $reached) . " |\n";
     }
     return $table;
