@@ -74,7 +74,7 @@ fuzz: setup-fuzz ## the fuzz targets, SECONDS (60) each; T=lex: that one only; S
 	@SEED=$(SEED) scripts/fuzz $(or $(SECONDS),60) $(T)
 
 .PHONY: test-configure
-test-configure: setup-build ## nginx's own ./configure, --add-module and --add-dynamic-module
+test-configure: setup-build ## nginx's own ./configure: --add-module and --add-dynamic-module, with TLS and without
 	@STOCK=1.28.3 scripts/nginx-tree
 	@scripts/test-configure
 
