@@ -42,7 +42,7 @@ sub results {
     my ($version) = @_;
     my $text = Bench::Proc::slurp("$ENV{BENCH_DIR}/results/$version.md");
     utf8::decode($text);
-    $text =~ /^Made by `make bench` on (\S+): (nginx \S+), lua-nginx-module (\S+), commit \S+; (.*)\.\n(Medians of [^,]*)/m
+    $text =~ /^Made by `make bench` on (\S+): (nginx \S+), lua-nginx-module (\S+), commit \S+; (.*)\.\nMedians of ([^,]*)/m
         or die "bench/results/$version.md has not the form of today: run make bench for it\n";
     my %result = (date => $1, nginx => $2, peer => $3, machine => $4, rounds => $5);
     my $scenario = '';
@@ -59,13 +59,20 @@ sub results {
     return \%result;
 }
 
+# What is the same for all versions, or what each has.
+sub each_of {
+    my ($what, @results) = @_;
+    my %seen;
+    return join ' and ', grep { !$seen{$_}++ } map { $_->{$what} } @results;
+}
+
 sub text {
     my @results = map { results($_) } @VERSIONS;
     my $newest = $results[-1];
     local $Text::Wrap::columns = 112;
     my $text = "![Instructions a request above plain nginx, and requests/s with TLS, of lua-nginx-module and this module](bench/results/$VERSIONS[-1].svg)\n\n"
-        . Text::Wrap::fill('', '', "Measured on $newest->{date} with `make bench` and `STOCK=sid make bench` ($newest->{machine}; client, nginx and "
-            . "peers on the same cores, over loopback): \l$newest->{rounds}. “C” is lua-nginx-module, "
+        . Text::Wrap::fill('', '', 'Measured on ' . each_of(date => @results) . " with `make bench` and `STOCK=sid make bench` ($newest->{machine}; "
+            . 'client, nginx and peers on the same cores, over loopback): ' . 'medians of ' . each_of(rounds => @results) . '. “C” is lua-nginx-module, '
             . join(' and ', map { "$_->{peer} on $_->{nginx}" } @results)
             . '. Spreads, ratios and all lines are in [bench/results](bench/results).') . "\n\n"
         . '| | ' . join(' | ', map { "plain $_ | C | this module" } @VERSIONS) . " |\n|---|" . '--:|' x (3 * @VERSIONS) . "\n";
