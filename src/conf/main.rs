@@ -16,11 +16,11 @@ use crate::balancer::peer::PeerData;
 use crate::balancer::sessions::Sessions;
 #[cfg(ngx_feature = "http_ssl")]
 use crate::balancer::tls::Pems;
-use crate::lua::call;
 use crate::lua::chunk::{Chunk, LoadError, Loaded};
 use crate::lua::current::Current;
 use crate::lua::stack;
 use crate::lua::vm::{self, Vm};
+use crate::lua::{bytecode, call};
 use crate::nginx::conf::Conf;
 use crate::nginx::log::{Log, NGX_LOG_ERR};
 use crate::nginx::recycled::Recycled;
@@ -37,6 +37,7 @@ use crate::Module;
 #[derive(Default)]
 pub struct MainConf {
     vm: vm::Lazy,
+    _cycle: bytecode::Cycle,
     /// `lua_package_path`, `lua_package_cpath`.
     pub(super) paths: vm::Paths,
     /// `lua_code_cache`.
